@@ -1,0 +1,54 @@
+"""Latent variables and weights on manifolds, as ordinary Pyro distributions and reparameterisers."""
+
+from pyro_manifolds import distributions, geometry, infer, manifolds, nn, ops
+from pyro_manifolds.distributions import (
+    CoveringPushforward,
+    ManifoldUniform,
+    PowerSpherical,
+    VonMises,
+    WrappedNormal,
+    covering_kl_bound,
+    covering_kl_estimate,
+)
+from pyro_manifolds.infer.reparam import CoveringReparam
+from pyro_manifolds.manifolds import (
+    SO3,
+    Circle,
+    Euclidean,
+    KleinBottle,
+    LensSpace,
+    MoebiusBand,
+    Product,
+    ProjectiveSpace,
+    Sphere,
+    Torus,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SO3",
+    "Circle",
+    "CoveringPushforward",
+    "CoveringReparam",
+    "Euclidean",
+    "KleinBottle",
+    "LensSpace",
+    "ManifoldUniform",
+    "MoebiusBand",
+    "PowerSpherical",
+    "Product",
+    "ProjectiveSpace",
+    "Sphere",
+    "Torus",
+    "VonMises",
+    "WrappedNormal",
+    "covering_kl_bound",
+    "covering_kl_estimate",
+    "distributions",
+    "geometry",
+    "infer",
+    "manifolds",
+    "nn",
+    "ops",
+]

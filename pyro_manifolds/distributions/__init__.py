@@ -1,0 +1,24 @@
+"""Distributions on manifolds, each with respect to the Riemannian volume."""
+
+from pyro_manifolds.distributions import constraints
+from pyro_manifolds.distributions.concatenated import Concatenated
+from pyro_manifolds.distributions.covering_pushforward import CoveringPushforward
+from pyro_manifolds.distributions.kl import covering_kl_bound, covering_kl_estimate
+from pyro_manifolds.distributions.manifold_uniform import ManifoldUniform
+from pyro_manifolds.distributions.power_spherical import PowerSpherical
+from pyro_manifolds.distributions.tangent_normal import TangentNormal
+from pyro_manifolds.distributions.von_mises import VonMises
+from pyro_manifolds.distributions.wrapped_normal import WrappedNormal
+
+__all__ = [
+    "Concatenated",
+    "CoveringPushforward",
+    "ManifoldUniform",
+    "PowerSpherical",
+    "TangentNormal",
+    "VonMises",
+    "WrappedNormal",
+    "constraints",
+    "covering_kl_bound",
+    "covering_kl_estimate",
+]

@@ -1,0 +1,81 @@
+"""Independent distributions laid side by side in one event."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pyro.distributions import TorchDistribution, constraints
+from pyro.distributions.constraints import Constraint
+from torch import Size, Tensor
+from torch.distributions import Distribution
+from torch.types import _size
+
+__all__ = ["Concatenated"]
+
+
+class Concatenated(TorchDistribution):
+    """Joint distribution of independent parts, flattened and concatenated along one dimension.
+
+    The density is the product of those of the parts, with respect to the product of their
+    measures. It is the base of wrapped normals on products of manifolds.
+
+    Args:
+        parts: Distributions of one batch shape, up to broadcasting.
+        validate_args: Whether to check values.
+
+    Raises:
+        ValueError: If no part is given.
+
+    Example:
+        >>> d = Concatenated(dist.Normal(torch.zeros(2), 1.0).to_event(1), dist.Normal(0.0, 1.0))
+        >>> d.event_shape, d.log_prob(torch.zeros(3))
+        (torch.Size([3]), tensor(-2.7568))
+    """
+
+    arg_constraints: dict[str, Constraint] = {}
+    support = constraints.real_vector
+
+    def __init__(self, *parts: Distribution, validate_args: bool | None = None) -> None:
+        if not parts:
+            raise ValueError("Concatenated: expected at least one part, got none")
+        batch_shape = torch.broadcast_shapes(*(part.batch_shape for part in parts))
+        self.parts = [part.expand(batch_shape) for part in parts]
+        event_shape = Size([sum(part.event_shape.numel() for part in parts)])
+        super().__init__(batch_shape, event_shape, validate_args=validate_args)
+
+    @property
+    def has_rsample(self) -> bool:  # type: ignore[override]
+        return all(part.has_rsample for part in self.parts)
+
+    def expand(self, batch_shape: _size, _instance: Any = None) -> Concatenated:
+        new = self._get_checked_instance(Concatenated, _instance)
+        new.parts = [part.expand(Size(batch_shape)) for part in self.parts]
+        super(Concatenated, new).__init__(Size(batch_shape), self.event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    def rsample(self, sample_shape: _size = torch.Size()) -> Tensor:
+        return self._join([part.rsample(sample_shape) for part in self.parts])
+
+    def sample(self, sample_shape: _size = torch.Size()) -> Tensor:
+        with torch.no_grad():
+            return self._join([part.sample(sample_shape) for part in self.parts])
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        sizes = [part.event_shape.numel() for part in self.parts]
+        pieces = value.split(sizes, -1)
+        terms = [
+            part.log_prob(piece.reshape(piece.shape[:-1] + part.event_shape))
+            for part, piece in zip(self.parts, pieces, strict=True)
+        ]
+        return torch.stack(terms).sum(0)
+
+    def _join(self, values: list[Tensor]) -> Tensor:
+        flat = [
+            value.reshape(value.shape[: value.dim() - len(part.event_shape)] + Size([-1]))
+            for part, value in zip(self.parts, values, strict=True)
+        ]
+        return torch.cat(flat, -1)

@@ -1,0 +1,74 @@
+"""Supports of distributions on manifolds, and how Pyro moves in and out of them."""
+
+from typing import NoReturn
+
+from pyro.distributions.constraints import Constraint
+from torch import Tensor
+from torch.distributions import Transform, biject_to, identity_transform, transform_to
+
+from pyro_manifolds.distributions.transforms.unembed import Unembed
+from pyro_manifolds.manifolds import Euclidean, Manifold
+
+__all__ = ["OnManifold", "on_manifold"]
+
+
+class OnManifold(Constraint):
+    """Points of a manifold, in any of their representations.
+
+    ``transform_to`` maps the ambient space onto the manifold through ``unembed``, so that
+    ``pyro.param(..., constraint=manifold.support)`` and ``init_to_feasible`` work. ``biject_to``
+    exists for Euclidean space only, and raises an error that names the ways round it otherwise.
+
+    Args:
+        manifold: The manifold.
+
+    Raises:
+        ValueError: If a checked value has not the shape of points of the manifold.
+
+    Example:
+        >>> OnManifold(KleinBottle()).check(torch.tensor([[9.0, -9.0], [math.nan, 0.0]]))
+        tensor([ True, False])
+    """
+
+    is_discrete = False
+
+    def __init__(self, manifold: Manifold) -> None:
+        self.manifold = manifold
+        super().__init__()
+
+    @property
+    def event_dim(self) -> int:
+        return self.manifold.ndim
+
+    def check(self, value: Tensor) -> Tensor:
+        self.manifold._assert_check_shape(value.shape, "value")
+        return self.manifold.contains(value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, OnManifold) and other.manifold == self.manifold
+
+    def __hash__(self) -> int:
+        return hash((OnManifold, self.manifold))
+
+    def __repr__(self) -> str:
+        return f"on_manifold({self.manifold})"
+
+
+on_manifold = OnManifold
+
+
+@transform_to.register(OnManifold)
+def _transform_to_manifold(constraint: OnManifold) -> Transform:
+    return Unembed(constraint.manifold)
+
+
+@biject_to.register(OnManifold)
+def _biject_to_manifold(constraint: OnManifold) -> Transform | NoReturn:
+    if isinstance(constraint.manifold, Euclidean):
+        return identity_transform
+    raise NotImplementedError(
+        f"No bijection from R^n covers {constraint.manifold} without a cut. Reparameterise the "
+        "model's site with pyro_manifolds.infer.reparam.ManifoldReparam, which serves every "
+        "algorithm of Pyro, or give the site a guide on the manifold itself: WrappedNormal in a "
+        "guide of your own, or pyro_manifolds.infer.autoguide.AutoWrappedNormal."
+    )

@@ -1,0 +1,197 @@
+"""Divergences: the registered ones are exact; bounds and estimates have names of their own."""
+
+import math
+
+import torch
+from pyro.distributions import Independent
+from torch import Tensor
+from torch.distributions import kl_divergence, register_kl
+
+from pyro_manifolds.distributions.concatenated import Concatenated
+from pyro_manifolds.distributions.covering_pushforward import CoveringPushforward
+from pyro_manifolds.distributions.manifold_uniform import ManifoldUniform
+from pyro_manifolds.distributions.power_spherical import PowerSpherical
+from pyro_manifolds.distributions.von_mises import VonMises
+from pyro_manifolds.distributions.wrapped_normal import WrappedNormal
+from pyro_manifolds.manifolds import Circle, FlatManifold, Sphere, Torus
+from pyro_manifolds.ops import power_spherical, von_mises
+from pyro_manifolds.ops.wrapped_normal import wrapped_normal_kl_to_uniform
+
+__all__ = ["covering_kl_bound", "covering_kl_estimate"]
+
+
+def covering_kl_bound(q: CoveringPushforward, p: CoveringPushforward | ManifoldUniform) -> Tensor:
+    r"""Divergence on the cover, an upper bound of the divergence on the manifold.
+
+    Data processing gives :math:`KL_M(\pi_* q \| \pi_* p) \le KL_{\tilde X}(q \| p)`. On the
+    universal cover the gap is unbounded and depends on the lifts of the locations. Against the
+    uniform distribution of a flat manifold the cover is the one with finitely many sheets (the
+    torus over the Klein bottle), and the gap at most the logarithm of their number.
+
+    References:
+        | Reparameterization through Coverings and Topological Weight Priors (Beketov and Snopov,
+          2026), arXiv 2604.23804
+
+    Args:
+        q: Distribution pushed forward through a covering.
+        p: Distribution pushed forward through the same covering, or the uniform distribution.
+
+    Returns:
+        Upper bounds of shape ``batch_shape``.
+
+    Raises:
+        TypeError: If ``q`` is not a pushforward, or ``p`` neither that nor uniform.
+        ValueError: If the coverings differ.
+
+    Example:
+        >>> loc = torch.tensor([1.0, 0.2])
+        >>> q = WrappedNormal(KleinBottle(), loc, torch.tensor([1.0, 0.5]))
+        >>> covering_kl_bound(q, ManifoldUniform(KleinBottle()))
+        tensor(1.5358)
+    """
+    _check_pair("covering_kl_bound", q, p)
+    if isinstance(p, CoveringPushforward):
+        return kl_divergence(q.base_dist, p.base_dist)
+    return _kl_to_uniform_on_lattice(q)
+
+
+def covering_kl_estimate(
+    q: CoveringPushforward, p: ManifoldUniform, num_samples: int = 1
+) -> Tensor:
+    r"""Unbiased estimate of the divergence to the uniform distribution, of little variance.
+
+    With the finite deck group :math:`G` over a flat manifold and :math:`q` on its cover,
+
+    .. math:: KL_M = KL_{\tilde X} - \log |G| + E_{x \sim q} \log \sum_{g \in G} q(gx) / q(x)
+
+    Only the last term is sampled. It lies between zero and :math:`\log |G|`, and vanishes with its
+    variance where ``q`` is narrow. Single estimates may be negative; they are not clamped, for
+    that would bias them.
+
+    References:
+        | Reparameterization through Coverings and Topological Weight Priors (Beketov and Snopov,
+          2026), arXiv 2604.23804
+
+    Args:
+        q: Wrapped normal on a flat manifold.
+        p: Uniform distribution on the same manifold.
+        num_samples: Number of draws.
+
+    Returns:
+        Estimates of shape ``batch_shape``, with pathwise gradients.
+
+    Raises:
+        TypeError: If ``q`` is not a wrapped normal or ``p`` not uniform.
+        ValueError: If the manifolds differ.
+
+    Example:
+        >>> q = WrappedNormal(KleinBottle(), torch.tensor([0.3, 0.2]), 0.1)
+        >>> covering_kl_estimate(q, ManifoldUniform(KleinBottle()))
+        tensor(4.7499)
+    """
+    if not isinstance(p, ManifoldUniform):
+        raise TypeError(
+            f"covering_kl_estimate: expected p to be ManifoldUniform, got {type(p).__name__}"
+        )
+    _check_pair("covering_kl_estimate", q, p)
+    # The density on the base and the one on the finite cover at the same point give the ratio.
+    x = q.base_dist.rsample((num_samples,))
+    density = q.covering.log_fibre_sum(q.base_dist, q.manifold.project(x))
+    sheet = q.covering._log_density(x - q.loc, q.scale)  # type: ignore[attr-defined]
+    sheets = q.manifold.deck(x).shape[0]
+    return _kl_to_uniform_on_lattice(q) - math.log(sheets) + (density - sheet).mean(0)
+
+
+def _check_pair(name: str, q: object, p: object) -> None:
+    if not isinstance(q, CoveringPushforward):
+        raise TypeError(f"{name}: expected q to be CoveringPushforward, got {type(q).__name__}")
+    if isinstance(p, ManifoldUniform):
+        if not isinstance(q, WrappedNormal) or not isinstance(q.manifold, FlatManifold):
+            raise TypeError(f"{name}: expected a WrappedNormal on a flat manifold, got {q}")
+        if p.manifold != q.manifold:
+            raise ValueError(f"{name}: expected p on {q.manifold}, got one on {p.manifold}")
+    elif not isinstance(p, CoveringPushforward):
+        raise TypeError(
+            f"{name}: expected p to be CoveringPushforward or ManifoldUniform, "
+            f"got {type(p).__name__}"
+        )
+    elif p.covering != q.covering:
+        raise ValueError(f"{name}: expected p through {q.covering}, got one through {p.covering}")
+
+
+def _kl_to_uniform_on_lattice(q: WrappedNormal) -> Tensor:
+    """Divergence to uniform on the torus or cylinder modulo the lattice."""
+    lattice = q.manifold.lattice
+    scales = q.scale.unbind(-1) if q.manifold.ndim else (q.scale,)
+    terms = [wrapped_normal_kl_to_uniform(s, p) for s, p in zip(scales, lattice, strict=True)]
+    return torch.stack(terms).sum(0)
+
+
+@register_kl(WrappedNormal, ManifoldUniform)
+def _kl_wrapped_normal_uniform(q: WrappedNormal, p: ManifoldUniform) -> Tensor:
+    if not isinstance(q.manifold, Circle | Torus) or p.manifold != q.manifold:
+        raise NotImplementedError(
+            f"No closed form of KL(WrappedNormal || ManifoldUniform) on {q.manifold}; see "
+            "covering_kl_bound and covering_kl_estimate"
+        )
+    return _kl_to_uniform_on_lattice(q).expand(
+        torch.broadcast_shapes(q.batch_shape, p.batch_shape)
+    )
+
+
+@register_kl(WrappedNormal, VonMises)
+def _kl_wrapped_normal_von_mises(q: WrappedNormal, p: VonMises) -> Tensor:
+    if not isinstance(q.manifold, Circle):
+        raise NotImplementedError(
+            f"KL(WrappedNormal || VonMises) needs a circle, got {q.manifold}"
+        )
+    negative_entropy = wrapped_normal_kl_to_uniform(q.scale) - math.log(2 * math.pi)
+    # E cos(x - c) = e^{-s^2/2} cos(m - c); written without the difference of large terms.
+    damping = torch.expm1(-0.5 * q.scale.square())
+    half = (0.5 * (q.loc - p.loc)).sin().square()
+    below_mode = 2 * half * (1 + damping) - damping
+    normaliser = math.log(2 * math.pi) + von_mises.log_i0e(p.concentration)
+    return negative_entropy + p.concentration * below_mode + normaliser
+
+
+@register_kl(VonMises, VonMises)
+def _kl_von_mises_von_mises(q: VonMises, p: VonMises) -> Tensor:
+    return von_mises.kl_von_mises_von_mises(q.loc, q.concentration, p.loc, p.concentration)
+
+
+@register_kl(VonMises, ManifoldUniform)
+def _kl_von_mises_uniform(q: VonMises, p: ManifoldUniform) -> Tensor:
+    if p.manifold != Circle():
+        raise NotImplementedError(f"KL(VonMises || ManifoldUniform) needs a circle: {p.manifold}")
+    kl = von_mises.kl_to_uniform(q.concentration)
+    return kl.expand(torch.broadcast_shapes(q.batch_shape, p.batch_shape))
+
+
+@register_kl(Independent, ManifoldUniform)
+def _kl_independent_uniform(q: Independent, p: ManifoldUniform) -> Tensor:
+    if not isinstance(p.manifold, Torus) or q.base_dist.event_shape:
+        raise NotImplementedError("KL(Independent || ManifoldUniform) needs angles on a torus")
+    kl = kl_divergence(q.base_dist, ManifoldUniform(Circle())).sum(-1)
+    return kl.expand(torch.broadcast_shapes(kl.shape, p.batch_shape))
+
+
+@register_kl(PowerSpherical, ManifoldUniform)
+def _kl_power_spherical_uniform(q: PowerSpherical, p: ManifoldUniform) -> Tensor:
+    ambient_dim = q.event_shape[0]
+    if p.manifold != Sphere(ambient_dim - 1):
+        raise NotImplementedError(f"KL(PowerSpherical || ManifoldUniform): {p.manifold}")
+    kl = power_spherical.kl_to_uniform(q.concentration, ambient_dim)
+    return kl.expand(torch.broadcast_shapes(q.batch_shape, p.batch_shape))
+
+
+@register_kl(ManifoldUniform, ManifoldUniform)
+def _kl_uniform_uniform(q: ManifoldUniform, p: ManifoldUniform) -> Tensor:
+    if p.manifold != q.manifold:
+        raise NotImplementedError(f"KL of uniform laws on {q.manifold} and {p.manifold}")
+    return torch.zeros(torch.broadcast_shapes(q.batch_shape, p.batch_shape), dtype=q.dtype)
+
+
+@register_kl(Concatenated, Concatenated)
+def _kl_concatenated(q: Concatenated, p: Concatenated) -> Tensor:
+    pairs = zip(q.parts, p.parts, strict=True)
+    return torch.stack([kl_divergence(a, b) for a, b in pairs]).sum(0)

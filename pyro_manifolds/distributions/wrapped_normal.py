@@ -1,0 +1,157 @@
+"""Wrapped normals on every manifold of the library."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import constraints
+from pyro.distributions.constraints import Constraint
+from torch import Size, Tensor
+from torch.distributions import Distribution
+from torch.types import _size
+
+from pyro_manifolds.distributions.concatenated import Concatenated
+from pyro_manifolds.distributions.covering_pushforward import CoveringPushforward
+from pyro_manifolds.distributions.tangent_normal import TangentNormal
+from pyro_manifolds.manifolds import FlatManifold, Manifold, Product
+from pyro_manifolds.manifolds.glide import GlideQuotient
+from pyro_manifolds.ops.tangent_normal import MAX_SCALE
+
+__all__ = ["WrappedNormal"]
+
+
+class WrappedNormal(CoveringPushforward):
+    r"""Normal distribution in the tangent space, wrapped on a manifold by its exponential map.
+
+    On flat manifolds the density with respect to the Riemannian volume is that of independent
+    normals on the cover, summed over the fibre of :math:`y`,
+
+    .. math:: p(y) = \sum_{x \in \pi^{-1}(y)} \prod_i N(x_i; \text{loc}_i, \text{scale}_i^2)
+
+    exact at every scale and constant cost; it tends to the uniform distribution for large scales.
+    On the Klein bottle and the Moebius band the scale is diagonal in the frame of the coordinates,
+    which makes the distribution a function of the point ``loc`` and not of its lift. On
+    a Moebius band of finite width, samples beyond the edge are reflected. On spheres and
+    their quotients the scale is isotropic, see :class:`TangentNormal`; on products each factor
+    takes its part of ``loc`` and ``scale``.
+
+    References:
+        | Directional Statistics (Mardia and Jupp, 2000)
+        | Reparameterization through Coverings and Topological Weight Priors (Beketov and Snopov,
+          2026), arXiv 2604.23804
+
+    Args:
+        manifold: The manifold.
+        loc: Location, ``batch_shape + manifold.event_shape``, any representative.
+        scale: Standard deviation before wrapping, in the units of length of the manifold; a number
+            or ``batch_shape + manifold.scale_shape``: one entry for each coordinate on flat
+            manifolds, none (isotropic) on circles, spheres and their quotients.
+        validate_args: Whether to check arguments and values.
+
+    Raises:
+        ValueError: If shapes do not fit, if ``scale`` could be taken for a covariance matrix, or,
+            under validation, if ``loc`` is not on the manifold or ``scale`` not positive.
+
+    Example:
+        >>> d = WrappedNormal(KleinBottle(), torch.tensor([0.05, 2.1]), torch.tensor([0.2, 0.3]))
+        >>> d.log_prob(torch.tensor([3.1, -2.0]))
+        tensor(0.8151)
+        >>> d.expand((4,)).rsample().shape
+        torch.Size([4, 2])
+    """
+
+    def __init__(
+        self,
+        manifold: Manifold,
+        loc: Tensor,
+        scale: Tensor | float,
+        *,
+        validate_args: bool | None = None,
+    ) -> None:
+        scale = torch.as_tensor(scale, dtype=loc.dtype, device=loc.device)
+        batch_shape = _batch_shape(manifold, loc, scale)
+        self.loc = loc.expand(batch_shape + manifold.event_shape)
+        self.scale = scale.expand(batch_shape + manifold.scale_shape)
+        base_dist = _on_cover(manifold, self.loc, self.scale)
+        super().__init__(base_dist, manifold.covering, validate_args=validate_args)
+
+    @property
+    def arg_constraints(self) -> dict[str, Constraint]:  # type: ignore[override]
+        return {"loc": self.manifold.support, "scale": self._scale_constraint}
+
+    @property
+    def _scale_constraint(self) -> Constraint:
+        flat = isinstance(self.manifold, FlatManifold)
+        return constraints.positive if flat else constraints.interval(0.0, MAX_SCALE)
+
+    @property
+    def mean(self) -> Tensor:
+        """Intrinsic (Frechet) mean where symmetry gives it: not where the frame flips."""
+        if isinstance(self.manifold, GlideQuotient):
+            raise NotImplementedError(
+                f"WrappedNormal: no closed form of the mean on {self.manifold}"
+            )
+        return self.mode
+
+    @property
+    def mode(self) -> Tensor:
+        """The location, as a canonical representative."""
+        return self.manifold.projx(self.loc)
+
+    def expand(self, batch_shape: _size, _instance: Any = None) -> WrappedNormal:
+        new = self._get_checked_instance(WrappedNormal, _instance)
+        new.loc = self.loc.expand(Size(batch_shape) + self.manifold.event_shape)
+        new.scale = self.scale.expand(Size(batch_shape) + self.manifold.scale_shape)
+        return super().expand(batch_shape, _instance=new)  # type: ignore[return-value]
+
+
+def _on_cover(manifold: Manifold, loc: Tensor, scale: Tensor) -> Distribution:
+    """Return the normal distribution on the cover whose projection is wanted."""
+    if isinstance(manifold, Product):
+        sizes = [factor.scale_shape.numel() for factor in manifold.manifolds]
+        scales = [
+            part.reshape(part.shape[:-1] + factor.scale_shape)
+            for part, factor in zip(scale.split(sizes, -1), manifold.manifolds, strict=True)
+        ]
+        triples = zip(manifold.manifolds, manifold.split(loc), scales, strict=True)
+        return Concatenated(*(_on_cover(*triple) for triple in triples), validate_args=False)
+    if isinstance(manifold, FlatManifold):
+        return dist.Normal(loc, scale, validate_args=False).to_event(manifold.ndim)
+    return TangentNormal(manifold.lift(loc), scale, validate_args=False)
+
+
+def _batch_shape(manifold: Manifold, loc: Tensor, scale: Tensor) -> Size:
+    if loc.shape[loc.dim() - manifold.ndim :] != manifold.event_shape or loc.dim() < manifold.ndim:
+        raise ValueError(
+            f"WrappedNormal: expected loc of a shape that ends in {tuple(manifold.event_shape)}, "
+            f"the shape of a point of {manifold}, got {tuple(loc.shape)}"
+        )
+    batch = loc.shape[: loc.dim() - manifold.ndim]
+    expected = f"scale of shape broadcastable to {tuple(batch + manifold.scale_shape)}"
+    got = f"got {tuple(scale.shape)}"
+    if scale.dim() == 0:
+        return batch
+    if not manifold.scale_shape:
+        if batch and scale.shape == batch + (1,):
+            raise ValueError(f"WrappedNormal: expected {expected}, {got}; drop its last dimension")
+        scale_batch = scale.shape
+    else:
+        if scale.shape[-1:] not in (manifold.scale_shape, (1,)):
+            raise ValueError(
+                f"WrappedNormal: expected {expected}, one entry for each coordinate, {got}"
+            )
+        if scale.shape[-2:] == 2 * manifold.scale_shape and scale.dim() == 2 and not batch:
+            raise ValueError(
+                f"WrappedNormal: expected {expected}, {got}, which may be a covariance matrix. On "
+                "a torus push dist.MultivariateNormal forward with CoveringPushforward; on the "
+                "Klein bottle and the Moebius band a full covariance depends on the lift of the "
+                "location, and only standard deviations along the coordinates make sense. If "
+                "a batch of scales is meant, expand loc"
+            )
+        scale_batch = scale.shape[:-1]
+    try:
+        return torch.broadcast_shapes(batch, scale_batch)
+    except RuntimeError:
+        raise ValueError(f"WrappedNormal: expected {expected}, {got}") from None

@@ -1,0 +1,108 @@
+"""Moving a site from a manifold to its cover."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+from pyro.infer.reparam.reparam import Reparam
+from torch.distributions import Distribution
+
+from pyro_manifolds.distributions import CoveringPushforward, ManifoldUniform, WrappedNormal
+from pyro_manifolds.distributions.transforms import Covering, FiniteCovering
+
+__all__ = ["CoveringReparam"]
+
+
+class CoveringReparam(Reparam):
+    r"""Reparameterise a site on a manifold by its cover, where divergences have closed forms.
+
+    The site ``name`` becomes ``{name}_cover``, distributed by the base on the cover, and a
+    deterministic ``name``, its projection. Applied to model and guide alike, it replaces the
+    divergence on the manifold by the one on the cover, an upper bound: ``TraceMeanField_ELBO`` then
+    uses the closed form, and its ELBO is a valid but looser bound than that of ``Trace_ELBO``
+    without the reparameterisation.
+
+    By default the cover is the one of the distribution. A uniform distribution has no law on
+    an infinite cover, so there, and wherever the bound shall be at most :math:`\log` of the number
+    of sheets loose, pass a finite covering::
+
+        config = {"z": CoveringReparam(KleinBottle().orientation_covering)}
+        elbo = TraceMeanField_ELBO()
+        svi = SVI(poutine.reparam(model, config), poutine.reparam(guide, config), optim, elbo)
+
+    References:
+        | Reparameterization through Coverings and Topological Weight Priors (Beketov and Snopov,
+          2026), arXiv 2604.23804
+
+    Args:
+        covering: Covering with finitely many sheets to use in place of the distribution's own.
+
+    Raises:
+        TypeError: If ``covering`` is not finite, or a site is not pushed through a covering.
+        ValueError: If a site lives on another manifold than ``covering``.
+        NotImplementedError: If a site is observed.
+
+    Example:
+        >>> def model():
+        ...     return pyro.sample("z", WrappedNormal(Circle(), torch.tensor(3.0), 0.5))
+        >>> trace = poutine.trace(poutine.reparam(model, {"z": CoveringReparam()})).get_trace()
+        >>> trace.nodes["z_cover"]["fn"]
+        Normal(loc: 3.0, scale: 0.5)
+    """
+
+    def __init__(self, covering: FiniteCovering | None = None) -> None:
+        if covering is not None and not isinstance(covering, FiniteCovering):
+            raise TypeError(
+                f"CoveringReparam: expected a covering with finitely many sheets, got {covering}"
+            )
+        self.covering = covering
+
+    def apply(self, msg: Any) -> dict[str, Any]:
+        name, value = msg["name"], msg["value"]
+        if msg["is_observed"]:
+            raise NotImplementedError(
+                f"CoveringReparam: site '{name}' is observed; leave it out of the reparam config"
+            )
+        fn, event_dim = self._unwrap(msg["fn"])
+        base, covering = self._on_cover(name, fn)
+        outer = event_dim - fn.event_dim
+        lift = pyro.sample(
+            f"{name}_cover",
+            base.to_event(outer) if outer else base,
+            obs=None if value is None else covering.inv(value),
+            infer={"is_observed": False},
+        )
+        if value is None:
+            value = covering(lift)
+        return {
+            "fn": dist.Delta(value, event_dim=event_dim).mask(False),
+            "value": value,
+            "is_observed": True,
+        }
+
+    def _on_cover(self, name: str, fn: Distribution) -> tuple[Any, Covering]:
+        if not isinstance(fn, CoveringPushforward | ManifoldUniform):
+            raise TypeError(
+                f"CoveringReparam: site '{name}' is {type(fn).__name__}, expected "
+                "a CoveringPushforward, a WrappedNormal or a ManifoldUniform; mask with poutine.mask"
+            )
+        covering = self.covering or fn.manifold.covering
+        if covering.manifold != fn.manifold:
+            raise ValueError(
+                f"CoveringReparam: site '{name}' lives on {fn.manifold}, got {covering}"
+            )
+        if isinstance(fn, CoveringPushforward) and self.covering in (None, fn.covering):
+            return fn.base_dist, fn.covering
+        if not isinstance(covering, FiniteCovering):
+            raise TypeError(
+                f"CoveringReparam: site '{name}' is uniform, which has no law on the infinite cover "
+                f"of {fn.manifold}; pass a covering with finitely many sheets"
+            )
+        if isinstance(fn, ManifoldUniform):
+            base = ManifoldUniform(covering.cover, dtype=fn.dtype, device=fn.device)
+            return base.expand(fn.batch_shape), covering
+        if isinstance(fn, WrappedNormal):
+            return WrappedNormal(covering.cover, fn.loc, fn.scale), covering
+        raise TypeError(f"CoveringReparam: site '{name}' has a base that {covering} does not fit")

@@ -1,0 +1,73 @@
+"""Real projective space."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from pyro_manifolds.manifolds.spherical import SphericalQuotient, sphere_volume
+from pyro_manifolds.ops.eigen import leading_eigenvector
+
+__all__ = ["ProjectiveSpace"]
+
+
+class ProjectiveSpace(SphericalQuotient):
+    r"""Real projective space :math:`\mathbb{RP}^d = S^d / \pm 1`, the lines through the origin.
+
+    A point is a unit vector up to its sign, event shape ``(dim + 1,)``; in the canonical one the
+    first coordinate other than zero is positive. Tangent vectors change sign with the point.
+
+    ``embed`` lists the upper triangle of :math:`x x^\top` row by row, off-diagonal entries times
+    :math:`\sqrt2`, so that :math:`|e(x) - e(y)| = \sqrt2 \sin d(x, y)`. ``unembed`` is the leading
+    eigenvector of that matrix, singular where the two largest eigenvalues meet.
+
+    Args:
+        dim: Intrinsic dimension, at least one.
+
+    Raises:
+        ValueError: If ``dim`` is not positive.
+
+    Example:
+        >>> plane = ProjectiveSpace(2)
+        >>> plane.projx(torch.tensor([0.0, -3.0, 4.0]))
+        tensor([-0.0000,  0.6000, -0.8000])
+        >>> plane.embed(torch.tensor([0.0, 0.6, -0.8]))
+        tensor([ 0.0000,  0.0000, -0.0000,  0.3600, -0.6788,  0.6400])
+    """
+
+    name = "ProjectiveSpace"
+    num_sheets = 2
+    periods = (math.pi,)
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+        self.embed_dim = (dim + 1) * (dim + 2) // 2
+        self.volume = sphere_volume(dim) / 2
+
+    def _key(self) -> tuple[object, ...]:
+        return (self.dim,)
+
+    def act(self, x: Tensor, sheet: Tensor) -> Tensor:
+        return (1 - 2 * (sheet % 2)).unsqueeze(-1) * x
+
+    def canonical_sheet(self, x: Tensor) -> Tensor:
+        first = (x != 0).to(torch.uint8).argmax(-1, keepdim=True)
+        return (x.detach().gather(-1, first).squeeze(-1) < 0).long()
+
+    def nearest_sheet(self, x: Tensor, y: Tensor) -> Tensor:
+        return ((x * y).sum(-1) < 0).long()
+
+    def embed(self, y: Tensor) -> Tensor:
+        rows, columns = torch.triu_indices(self.dim + 1, self.dim + 1, device=y.device)
+        products = y[..., rows] * y[..., columns]
+        return torch.where(rows == columns, products, math.sqrt(2) * products)
+
+    def unembed(self, a: Tensor) -> Tensor:
+        n = self.dim + 1
+        rows, columns = torch.triu_indices(n, n, device=a.device)
+        entry = torch.zeros(n, n, dtype=torch.long, device=a.device)
+        places = torch.arange(self.embed_dim, device=a.device)
+        entry = entry.index_put((rows, columns), places).index_put((columns, rows), places)
+        off_diagonal = 1 - torch.eye(n, dtype=a.dtype, device=a.device)
+        matrix = a[..., entry] * (1 - (1 - math.sqrt(0.5)) * off_diagonal)
+        return self.project(leading_eigenvector(matrix))

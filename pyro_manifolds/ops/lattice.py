@@ -1,0 +1,57 @@
+"""Sums of Gaussians over lattices."""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["winding_vectors"]
+
+_MAX_TERMS = 1_000_000
+
+
+def winding_vectors(scale_tril: Tensor, lattice: Sequence[float | None]) -> Tensor:
+    r"""Return the lattice vectors over which a Gaussian must be summed for full precision.
+
+    With :math:`\Sigma = LL^T` and period :math:`p_i`, some lift lies within Mahalanobis distance
+    :math:`\rho`, :math:`\rho^2 = \sum_i (p_i / 2 L_{ii})^2` (Babai, On Lovasz' lattice reduction,
+    1986), and every lift beyond :math:`\rho^2 + T` is smaller than that one by
+    :math:`e^{-T/2}`, so only lifts with :math:`|x_i| \le \sigma_i \sqrt{\rho^2 + T}` count.
+
+    Args:
+        scale_tril: Cholesky factors of the covariance, ``[..., n, n]``. The number of vectors
+            depends on their values, so that a density made of it cannot be compiled.
+        lattice: Period of each coordinate, ``None`` where it is not periodic.
+
+    Returns:
+        Multiples of the periods, ``[terms, n]``.
+
+    Raises:
+        ValueError: If more than a million terms are needed.
+
+    Example:
+        >>> winding_vectors(0.1 * torch.eye(2), [2 * math.pi, None])[:, 0]
+        tensor([-6.2832,  0.0000,  6.2832])
+    """
+    periods = scale_tril.new_tensor([period or 0.0 for period in lattice])
+    nearest = (
+        (periods / (2 * scale_tril.diagonal(dim1=-2, dim2=-1))).square().sum(-1, keepdim=True)
+    )
+    # The margin of 8 nats covers the number of terms left out.
+    tail = 2 * (8 - math.log(torch.finfo(scale_tril.dtype).eps))
+    reach = scale_tril.square().sum(-1).sqrt() * (nearest + tail).sqrt()
+    reach = reach.detach().reshape(-1, len(lattice)).amax(0)
+    counts = [
+        0 if period is None else math.floor(float(r) / period + 0.5)
+        for r, period in zip(reach, lattice, strict=True)
+    ]
+    terms = math.prod(2 * count + 1 for count in counts)
+    if terms > _MAX_TERMS:
+        raise ValueError(
+            f"expected a covariance whose lattice sum has at most {_MAX_TERMS} terms, got {terms}; "
+            "use independent normals, whose cost does not grow with the scale"
+        )
+    ranges = [range(-count, count + 1) for count in counts]
+    return scale_tril.new_tensor(list(itertools.product(*ranges))) * periods
