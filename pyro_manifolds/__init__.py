@@ -1,4 +1,4 @@
-"""Latent variables and weights on manifolds, as ordinary Pyro distributions and reparameterisers."""
+"""Latent variables and weights on manifolds, as ordinary Pyro distributions and reparams."""
 
 from pyro_manifolds import distributions, geometry, infer, manifolds, nn, ops
 from pyro_manifolds.distributions import (

@@ -37,7 +37,7 @@ class OnManifold(Constraint):
         super().__init__()
 
     @property
-    def event_dim(self) -> int:
+    def event_dim(self) -> int:  # type: ignore[override]
         return self.manifold.ndim
 
     def check(self, value: Tensor) -> Tensor:

@@ -124,7 +124,7 @@ def _refuse_lift_dependence(base_dist: Distribution, covering: Covering) -> None
     flips = isinstance(covering, FlatCovering) and isinstance(covering.manifold, GlideQuotient)
     if full and flips and covering.num_sheets == math.inf:
         raise ValueError(
-            f"CoveringPushforward: expected independent normals on {covering.manifold}, got a full "
-            "covariance, which would give another distribution for another lift of the location "
-            "(the frame flips across the seam); use dist.Normal(loc, scale).to_event(1)"
+            f"CoveringPushforward: expected independent normals on {covering.manifold}, got "
+            "a full covariance, which would give another distribution for another lift of the "
+            "location (the frame flips across the seam); use dist.Normal(loc, scale).to_event(1)"
         )

@@ -131,8 +131,8 @@ def _kl_to_uniform_on_lattice(q: WrappedNormal) -> Tensor:
 def _kl_wrapped_normal_uniform(q: WrappedNormal, p: ManifoldUniform) -> Tensor:
     if not isinstance(q.manifold, Circle | Torus) or p.manifold != q.manifold:
         raise NotImplementedError(
-            f"No closed form of KL(WrappedNormal || ManifoldUniform) on {q.manifold}; see "
-            "covering_kl_bound and covering_kl_estimate"
+            f"No closed form of KL(WrappedNormal on {q.manifold} || ManifoldUniform on "
+            f"{p.manifold}); see covering_kl_bound and covering_kl_estimate"
         )
     return _kl_to_uniform_on_lattice(q).expand(
         torch.broadcast_shapes(q.batch_shape, p.batch_shape)

@@ -75,7 +75,7 @@ class ManifoldUniform(TorchDistribution):
     def rsample(self, sample_shape: _size = torch.Size()) -> Tensor:
         shape = self._extended_shape(sample_shape)
         sample = self.manifold.random_uniform(shape, dtype=self.dtype, device=self.device)
-        return sample.as_subclass(Tensor)  # type: ignore[arg-type]
+        return sample.as_subclass(Tensor)
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:

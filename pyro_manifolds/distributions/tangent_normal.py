@@ -59,8 +59,9 @@ class TangentNormal(TorchDistribution):
         return Sphere(self.event_shape[0] - 1)
 
     @property
-    def arg_constraints(self) -> dict[str, Constraint]:  # type: ignore[override]
-        return {"loc": self.manifold.support, "scale": constraints.interval(0.0, MAX_SCALE)}
+    def arg_constraints(self) -> dict[str, Constraint]:
+        tiny = torch.finfo(self.scale.dtype).tiny  # an interval is closed, zero is no scale
+        return {"loc": self.manifold.support, "scale": constraints.interval(tiny, MAX_SCALE)}
 
     @constraints.dependent_property(is_discrete=False, event_dim=1)
     def support(self) -> Constraint:

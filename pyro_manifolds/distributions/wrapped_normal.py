@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pyro.distributions as dist
@@ -83,8 +84,13 @@ class WrappedNormal(CoveringPushforward):
 
     @property
     def _scale_constraint(self) -> Constraint:
-        flat = isinstance(self.manifold, FlatManifold)
-        return constraints.positive if flat else constraints.interval(0.0, MAX_SCALE)
+        bounded = _bounded_scales(self.manifold)
+        if not any(bounded):
+            return constraints.positive
+        largest = [MAX_SCALE if flag else math.inf for flag in bounded]
+        tiny = torch.finfo(self.scale.dtype).tiny  # an interval is closed, zero is no scale
+        upper = self.scale.new_tensor(largest).reshape(self.manifold.scale_shape)
+        return constraints.interval(tiny, upper)
 
     @property
     def mean(self) -> Tensor:
@@ -104,7 +110,14 @@ class WrappedNormal(CoveringPushforward):
         new = self._get_checked_instance(WrappedNormal, _instance)
         new.loc = self.loc.expand(Size(batch_shape) + self.manifold.event_shape)
         new.scale = self.scale.expand(Size(batch_shape) + self.manifold.scale_shape)
-        return super().expand(batch_shape, _instance=new)  # type: ignore[return-value]
+        return super().expand(batch_shape, _instance=new)
+
+
+def _bounded_scales(manifold: Manifold) -> list[bool]:
+    """Tell of each scale whether it belongs to a sphere or a quotient, where it is bounded."""
+    if isinstance(manifold, Product):
+        return [bounded for factor in manifold.manifolds for bounded in _bounded_scales(factor)]
+    return [not isinstance(manifold, FlatManifold)] * manifold.scale_shape.numel()
 
 
 def _on_cover(manifold: Manifold, loc: Tensor, scale: Tensor) -> Distribution:

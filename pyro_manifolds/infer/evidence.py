@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import pyro
@@ -66,7 +66,8 @@ def evidence_bounds(
     r"""Bound the log-evidence of each datum by the ELBO and by importance weighting.
 
     References:
-        | Importance Weighted Autoencoders (Burda, Grosse and Salakhutdinov, 2016), arXiv 1509.00519
+        | Importance Weighted Autoencoders (Burda, Grosse and Salakhutdinov, 2016), arXiv
+          1509.00519
 
     Args:
         model: Pyro model with its data in a plate at dimension -1.
@@ -99,5 +100,5 @@ def _total(trace: poutine.Trace) -> Tensor:
     return torch.stack(torch.broadcast_tensors(*terms)).sum(0)
 
 
-def _is_plate(site: dict[str, Any]) -> bool:
+def _is_plate(site: Mapping[str, Any]) -> bool:
     return isinstance(site["fn"], poutine.subsample_messenger._Subsample)

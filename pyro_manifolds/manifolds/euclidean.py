@@ -2,7 +2,6 @@
 
 import math
 
-import torch
 from torch import Size, Tensor
 
 from pyro_manifolds.manifolds.flat import FlatManifold

@@ -8,7 +8,7 @@ import torch
 from torch import Size, Tensor
 
 from pyro_manifolds.manifolds.flat import FlatManifold
-from pyro_manifolds.ops.angles import parity, wrap
+from pyro_manifolds.ops.angles import angle_of, parity, wrap
 
 __all__ = ["GlideQuotient"]
 
@@ -38,9 +38,10 @@ class GlideQuotient(FlatManifold):
         along, across = x.unbind(-1)
         half_turns = torch.floor(along.detach() / math.pi)
         along = along - math.pi * half_turns
-        # Rounding can return pi exactly, or just below zero: both are the end of the interval.
-        overshoot = (along >= math.pi).to(x.dtype) - (along < 0).to(x.dtype)
-        along = (along - math.pi * overshoot).clamp(min=0)
+        # Rounding can return pi exactly, or just below zero: both are moved to the next zero.
+        overshoot = (along >= math.pi).to(x.dtype)
+        along = along - math.pi * overshoot
+        along = along - along.detach().clamp(max=0)
         return torch.stack([along, self._wrap_across(parity(half_turns + overshoot) * across)], -1)
 
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
@@ -80,6 +81,6 @@ class GlideQuotient(FlatManifold):
         return torch.stack([v[..., 0].expand(sheets.shape), parity(sheets) * v[..., 1]], -1)
 
     def _half_angle(self, a: Tensor) -> Tensor:
-        """Return the angle in [0, pi] whose double is that of the plane of the first two entries."""
-        angle = torch.atan2(a[..., 1], a[..., 0])
+        """Return half the angle in [0, 2 pi] of the vector of the first two entries."""
+        angle = angle_of(a[..., 1], a[..., 0])
         return torch.where(angle < 0, angle + 2 * math.pi, angle) / 2

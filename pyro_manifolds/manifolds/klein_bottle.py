@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_manifolds.manifolds.glide import GlideQuotient
 from pyro_manifolds.manifolds.torus import Torus
-from pyro_manifolds.ops.angles import wrap
+from pyro_manifolds.ops.angles import angle_of, wrap
 
 if TYPE_CHECKING:
     from pyro_manifolds.distributions.transforms import Covering
@@ -87,4 +87,4 @@ class KleinBottle(GlideQuotient):
     def unembed(self, a: Tensor) -> Tensor:
         t1 = self._half_angle(a)
         sin = a[..., 3] * t1.cos() + a[..., 4] * t1.sin()
-        return self.project(torch.stack([t1, torch.atan2(sin, a[..., 2])], -1))
+        return self.project(torch.stack([t1, angle_of(sin, a[..., 2])], -1))

@@ -81,11 +81,11 @@ class Manifold(geoopt.Manifold):
 
     @abc.abstractmethod
     def embed(self, y: Tensor) -> Tensor:
-        """Map points, ``[..., *event_shape]``, injectively and smoothly to ``[..., embed_dim]``."""
+        """Map points ``[..., *event_shape]`` smoothly, one to one, to ``[..., embed_dim]``."""
 
     @abc.abstractmethod
     def unembed(self, a: Tensor) -> Tensor:
-        """Map ``[..., embed_dim]`` to the manifold: a left inverse of :meth:`embed`, always finite.
+        """Map ``[..., embed_dim]`` to the manifold, a finite left inverse of :meth:`embed`.
 
         Continuous as a map into the manifold away from a singular set of codimension two or
         more, on which some point is returned.

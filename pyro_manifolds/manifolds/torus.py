@@ -6,7 +6,7 @@ import torch
 from torch import Size, Tensor
 
 from pyro_manifolds.manifolds.flat import FlatManifold
-from pyro_manifolds.ops.angles import wrap
+from pyro_manifolds.ops.angles import angle_of, wrap
 
 __all__ = ["Circle", "Torus"]
 
@@ -44,7 +44,7 @@ class Circle(FlatManifold):
         return torch.stack([y.cos(), y.sin()], -1)
 
     def unembed(self, a: Tensor) -> Tensor:
-        return wrap(torch.atan2(a[..., 1], a[..., 0]))
+        return wrap(angle_of(a[..., 1], a[..., 0]))
 
 
 class Torus(FlatManifold):
@@ -76,11 +76,20 @@ class Torus(FlatManifold):
         self.dim = dim
         self.embed_dim = 2 * dim
         self.event_shape = self.scale_shape = Size([dim])
-        self.volume = (2 * math.pi) ** dim
         self.lattice = self.periods = (2 * math.pi,) * dim
 
     def _key(self) -> tuple[object, ...]:
         return (self.dim,)
+
+    # On demand, for it overflows in more than 386 dimensions, where all else works.
+    @property
+    def volume(self) -> float:  # type: ignore[override]
+        """Total volume."""
+        return float((2 * math.pi) ** self.dim)
+
+    @property
+    def is_compact(self) -> bool:
+        return True
 
     def project(self, x: Tensor) -> Tensor:
         return wrap(x)
@@ -93,4 +102,4 @@ class Torus(FlatManifold):
 
     def unembed(self, a: Tensor) -> Tensor:
         planes = a.unflatten(-1, (self.dim, 2))
-        return wrap(torch.atan2(planes[..., 1], planes[..., 0]))
+        return wrap(angle_of(planes[..., 1], planes[..., 0]))

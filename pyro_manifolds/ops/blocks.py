@@ -7,13 +7,13 @@ from torch import Tensor
 
 __all__ = ["blockwise"]
 
-# 128 kB in float32. On CPU a chain of sixty operations is up to three times faster this way than on
-# half-megabyte temporaries, each of which the allocator may fetch from the system anew.
+# 128 kB in float32. On CPU a chain of sixty operations is up to three times faster this way than
+# on half-megabyte temporaries, each of which the allocator may fetch from the system anew.
 _BLOCK = 32000
 
 
 def blockwise(kernel: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
-    """Apply ``kernel``, elementwise in ``tensors``, and return its results at their broadcast shape.
+    """Apply ``kernel``, elementwise in ``tensors``, and return results of the broadcast shape.
 
     Example:
         >>> blockwise(lambda x, y: (x + y, x * y), torch.tensor([1.0, 2.0]), torch.tensor(3.0))
@@ -22,7 +22,7 @@ def blockwise(kernel: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tu
     tensors = torch.broadcast_tensors(*tensors)
     shape = tensors[0].shape
     fused = torch.compiler.is_compiling() or tensors[0].device.type != "cpu"
-    if fused or shape.numel() <= _BLOCK:
+    if fused or tensors[0].numel() <= _BLOCK:
         return kernel(*tensors)
     blocks = zip(*(tensor.reshape(-1).split(_BLOCK) for tensor in tensors), strict=True)
     results = zip(*(kernel(*block) for block in blocks), strict=True)

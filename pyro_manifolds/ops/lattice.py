@@ -50,8 +50,8 @@ def winding_vectors(scale_tril: Tensor, lattice: Sequence[float | None]) -> Tens
     terms = math.prod(2 * count + 1 for count in counts)
     if terms > _MAX_TERMS:
         raise ValueError(
-            f"expected a covariance whose lattice sum has at most {_MAX_TERMS} terms, got {terms}; "
-            "use independent normals, whose cost does not grow with the scale"
+            f"expected a covariance whose lattice sum has at most {_MAX_TERMS} terms, "
+            f"got {terms}; use independent normals, whose cost does not grow with the scale"
         )
     ranges = [range(-count, count + 1) for count in counts]
     return scale_tril.new_tensor(list(itertools.product(*ranges))) * periods

@@ -35,8 +35,9 @@ def tangent_normal_log_prob(angle: Tensor, scale: Tensor, dim: int) -> Tensor:
     # The radial density peaks at sigma * sqrt(m - 1) and falls like a normal beyond.
     reach = MAX_SCALE * (math.sqrt(dim - 1) + 9) / (2 * math.pi)
     turns = math.ceil(reach + 0.5)
-    k = torch.arange(-turns, turns + 1, dtype=angle.dtype, device=angle.device)
-    k = k[k != 0]  # winding 0 apart: its ratio of radius to sine is finite at zero
+    # Winding 0 apart: its ratio of radius to sine is finite at zero.
+    positive = torch.arange(1, turns + 1, dtype=angle.dtype, device=angle.device)
+    k = torch.cat([-positive, positive])
     radii = (angle.unsqueeze(-1) + 2 * math.pi * k).abs()
     tiny = torch.finfo(angle.dtype).tiny ** 0.5
     log_sin = angle.sin().abs().clamp(min=tiny).log().unsqueeze(-1)

@@ -3,24 +3,22 @@ r"""The normal distribution wrapped on a circle: density, scores and divergence,
 The density of :math:`\text{loc} + s\varepsilon` modulo the period is a sum over windings, which
 converges fast for small :math:`s`, and equally (Poisson summation; Mardia and Jupp, Directional
 Statistics, 2000) a Fourier series, which converges fast for large :math:`s`. Both are cut where
-the remainder falls below the resolution of float64, so that the cost does not depend on the scale.
+the remainder falls below the resolution of the dtype: the cost does not depend on the scale.
 """
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import threshold
 
-from pyro_manifolds.ops.angles import turns
 from pyro_manifolds.ops.blocks import blockwise
 
 __all__ = ["wrapped_normal_kl_to_uniform", "wrapped_normal_log_prob"]
 
 _LOG_2PI = math.log(2 * math.pi)
-# Two windings suffice below this scale and four frequencies above it: error 1.4e-15 at the switch.
-_SWITCH = 1.8
 
 
 def wrapped_normal_log_prob(
@@ -41,111 +39,126 @@ def wrapped_normal_log_prob(
         tensor(-2.2258)
     """
     ratio = 2 * math.pi / period
-    if ratio == 1:
-        return _LogProb.apply(difference, scale)
-    return _LogProb.apply(ratio * difference, ratio * scale) + math.log(ratio)
+    if ratio != 1:
+        return wrapped_normal_log_prob(ratio * difference, ratio * scale) + math.log(ratio)
+    if torch.is_grad_enabled() and (difference.requires_grad or scale.requires_grad):
+        return _LogProb.apply(difference, scale)[0]
+    return blockwise(partial(_log_prob, scores=False), difference, scale)[0]
 
 
 class _LogProb(torch.autograd.Function):
-    """Density of period 2 pi with the closed form of its gradient: cheaper than autograd's."""
+    """Density of period 2 pi that shares its terms with its gradient: cheaper than autograd's."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(difference: Tensor, scale: Tensor) -> Tensor:
-        return blockwise(_log_prob, difference, scale)[0]
+    def forward(difference: Tensor, scale: Tensor) -> tuple[Tensor, ...]:
+        return blockwise(_log_prob, difference, scale)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, ...]) -> None:
+        ctx.save_for_backward(*inputs, *output[1:])
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        difference, scale = ctx.saved_tensors
-        by_difference, by_scale = blockwise(_scores, difference, scale)
+    def backward(
+        ctx: Any, grad: Tensor | None, *unused: None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        if grad is None:
+            return None, None
+        difference, scale, *scores = ctx.saved_tensors
+        if torch.is_grad_enabled():  # for second derivatives, which autograd takes of the kernel
+            scores = blockwise(_log_prob, difference, scale)[1:]
         return (
-            (grad * by_difference).sum_to_size(difference.shape),
-            (grad * by_scale).sum_to_size(scale.shape),
+            (grad * scores[0]).sum_to_size(difference.shape),
+            (grad * scores[1]).sum_to_size(scale.shape),
         )
 
 
-def _log_prob(difference: Tensor, scale: Tensor) -> tuple[Tensor]:
-    d, s, s_large, large = _branches(difference, scale)
-    near, far = _windings(d, s)
-    either, both = near + far, near * far
-    windings = either + both * (either * either - 2 * both)
-    lead = -0.5 * (d / s).square() - s.log() - 0.5 * _LOG_2PI
+def _log_prob(difference: Tensor, scale: Tensor, scores: bool = True) -> tuple[Tensor, ...]:
+    """Return the log-density and, with ``scores``, its derivatives by difference and by scale.
 
-    p, c = (-0.5 * s_large.square()).exp(), d.cos()
-    p4, p9, p16 = _powers(p)
-    c2 = 2 * c * c - 1
-    waves = p * c + p4 * c2 + p9 * (c * (2 * c2 - 1)) + p16 * (2 * c2 * c2 - 1)
-
-    lead = torch.lerp(lead, torch.full_like(lead, -_LOG_2PI), large)
-    return (lead + torch.lerp(windings, 2 * waves, large).log1p(),)
-
-
-def _scores(difference: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the derivatives of the log-density by the difference and by the scale.
-
-    Written in differentiable operations, so that second derivatives follow by autograd.
+    Both series are evaluated everywhere, and the unwanted one is silenced by a factor of zero: the
+    rate of the windings above the switch, the amplitude of the waves below it. That is many times
+    faster than ``torch.where``, and no unused infinity can reach a gradient.
     """
-    d, s, s_large, large = _branches(difference, scale)
-    near, far = _windings(d, s)
-    both, rate = near * far, 1 / s
-    near2, far2 = both * near * near, both * far * far
-    inverse = 2 * math.pi / (1 + near + far + near2 + far2)
-    pull = (far - near + 2 * (far2 - near2)) * inverse
-    spread = (far + near + 4 * (far2 + near2)) * inverse
-    by_d = -(d + pull) * rate * rate
-    by_s = ((d * rate).square() - 1 + (2 * math.pi * spread + 2 * d * pull) * rate * rate) * rate
+    # One winding suffices below the switch and so many waves above it: error 1e-15 or 4e-9.
+    switch, frequencies = (1.0, 8) if scale.dtype == torch.float64 else (1.55, 3)
+    large = (scale.detach() - switch).sign().clamp(min=0)
+    small = 1 - large
+    turns = (difference.detach() / (2 * math.pi)).round()
+    d = torch.sub(difference, turns, alpha=2 * math.pi)
 
-    p, c, sin = (-0.5 * s_large.square()).exp(), d.cos(), d.sin()
-    p4, p9, p16 = _powers(p)
-    c2 = 2 * c * c - 1
-    w1, w2, w3, w4 = p * c, p4 * c2, p9 * (c * (2 * c2 - 1)), p16 * (2 * c2 * c2 - 1)
-    inverse = -2 / (1 + 2 * (w1 + w2 + w3 + w4))
-    sines = p + 4 * p4 * c + 3 * p9 * (4 * c * c - 1) + 16 * p16 * c * c2
-    by_d_large = sin * sines * inverse
-    by_s_large = s_large * (w1 + 4 * w2 + 9 * w3 + 16 * w4) * inverse
-    return torch.lerp(by_d, by_d_large, large), torch.lerp(by_s, by_s_large, large)
+    # Windings -1 and +1, relative to winding 0.
+    rate = small / scale
+    pull = 2 * math.pi * rate.square()
+    near, far = _exp(pull * (d - math.pi)), _exp(pull * (-math.pi - d))
+    both, z = near + far, d * rate
+    z2 = z.square()
+    # Waves of frequency n: p^(n^2) 2 cos(n d).
+    amplitudes = _amplitudes(large * _exp(-0.5 * scale.square()), frequencies)
+    cosine = 2 * d.cos()
+    waves = _waves(amplitudes, cosine, 2.0, cosine)
 
+    total = torch.addcmul(1 + _combine(waves, 0), small, both)
+    value = (total * torch.add(large, rate, alpha=math.sqrt(2 * math.pi))).log() - _LOG_2PI
+    value = torch.sub(value, z2, alpha=0.5)
+    if not scores:
+        return (value,)
 
-def _branches(difference: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the wrapped difference, the scale clamped for either series, and the choice.
-
-    Both series are evaluated everywhere, so that each must be finite outside its range: an
-    unused NaN would reach the gradient. The choice is a weight of zero or one for ``lerp``, which
-    is many times faster than ``torch.where``.
-    """
-    d = difference - 2 * math.pi * turns(difference)
-    large = (scale >= _SWITCH).to(d.dtype)
-    return d, scale.clamp(max=2.0), scale.clamp(min=1.6), large
-
-
-def _windings(d: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the terms of winding -1 and +1, relative to that of winding 0.
-
-    Those of winding -2 and +2 are ``near**3 * far`` and ``far**3 * near``.
-    """
-    rate = -2 * math.pi / s.square()
-    return _exp(rate * (math.pi - d)), _exp(rate * (math.pi + d))
+    inverse, apart = total.reciprocal(), near - far
+    slope = _combine(_waves(amplitudes, cosine, 0.0, -2 * d.sin()), 1)
+    slope = torch.addcmul(slope, pull, apart) * inverse
+    lever = torch.sub(d * apart, both, alpha=math.pi)
+    spread = torch.addcmul(z2 - small, pull * inverse, lever, value=-2)
+    curvature = _combine(waves, 2) * scale
+    return (
+        value,
+        torch.addcmul(slope, z, rate, value=-1),
+        torch.addcmul(rate * spread, curvature, inverse, value=-1),
+    )
 
 
 def _exp(x: Tensor) -> Tensor:
-    """Exponential of ``x <= 0``, exactly zero where it is below the resolution of float64.
+    """Exponential of ``x <= 0``, at least 8e-31, by the fastest of torch's exponentials.
 
-    Powers of tinier numbers are denormal, on which processors are ten times slower. The upper
+    Processors are ten times slower on the denormal numbers that lie further down. The upper
     clamp is for a wrapped difference that exceeds pi by its last digit.
     """
-    return threshold(x.clamp(-46.0, 0.0).exp(), math.exp(-45.0), 0.0)
+    return (x * math.log2(math.e)).clamp(-100.0, 0.0).exp2()
 
 
-def _powers(p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the powers 4, 9 and 16: the Fourier coefficients of frequency 2, 3 and 4."""
-    p4 = p.square().square()
-    p8 = p4.square()
-    return p4, p8 * p, p8.square()
+def _amplitudes(p: Tensor, count: int) -> list[Tensor]:
+    """Return ``p ** (n * n)`` for ``n`` from one."""
+    # Where the square of the second is below the resolution it is zero, before it is denormal.
+    power = q = threshold(p, torch.finfo(p.dtype).eps ** (1 / 3), 0.0)
+    amplitudes, q2 = [p], q.square()
+    for _ in range(count - 1):
+        power = power * q2
+        q = q * power
+        amplitudes.append(q)
+    return amplitudes
+
+
+def _waves(amplitudes: list[Tensor], cosine: Tensor, before: Any, wave: Tensor) -> list[Tensor]:
+    """Return ``amplitudes[n - 1] * wave(n d)`` by the recurrence of sines and cosines.
+
+    ``cosine`` is 2 cos d, ``before`` and ``wave`` are those of frequency zero and one.
+    """
+    waves = [amplitudes[0] * wave]
+    for amplitude in amplitudes[1:]:
+        before, wave = wave, cosine * wave - before
+        waves.append(amplitude * wave)
+    return waves
+
+
+def _combine(waves: list[Tensor], power: int) -> Tensor:
+    """Return the sum of ``n ** power * waves[n - 1]``."""
+    total = waves[0]
+    for n, wave in enumerate(waves[1:], 2):
+        total = torch.add(total, wave, alpha=n**power)
+    return total
 
 
 def wrapped_normal_kl_to_uniform(scale: Tensor, period: float = 2 * math.pi) -> Tensor:

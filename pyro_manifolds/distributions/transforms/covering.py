@@ -104,7 +104,7 @@ class FiniteCovering(Covering):
     @property
     def cover(self) -> Manifold:
         """The covering manifold."""
-        return self.manifold.cover  # type: ignore[no-any-return]
+        return self.manifold.cover
 
     @property
     def domain(self) -> Constraint:  # type: ignore[override]

@@ -15,6 +15,7 @@ from torch.distributions import Distribution
 
 from pyro_manifolds.distributions.transforms.covering import Covering, FiniteCovering
 from pyro_manifolds.manifolds import FlatManifold, Manifold, Product
+from pyro_manifolds.manifolds.glide import GlideQuotient
 from pyro_manifolds.ops.lattice import winding_vectors
 from pyro_manifolds.ops.wrapped_normal import wrapped_normal_log_prob
 
@@ -66,7 +67,8 @@ class FlatCovering(Covering):
             sheets = self.manifold.deck(y)
             terms = self._log_density(sheets - base.loc, base.scale)
             return terms.squeeze(0) if terms.shape[0] == 1 else terms.logsumexp(0)
-        if isinstance(base, torch.distributions.MultivariateNormal):
+        full = isinstance(base, torch.distributions.MultivariateNormal)
+        if full and not isinstance(self.manifold, GlideQuotient):  # where it depends on the lift
             return self._log_multivariate_sum(base, y)
         return _refuse_base(base_dist, self)
 
@@ -178,8 +180,9 @@ def _strip_independent(base: Distribution) -> Distribution:
 
 
 def _refuse_base(base: Distribution, covering: Covering) -> NoReturn:
+    name = type(_strip_independent(base)).__name__
     raise NotImplementedError(
-        f"CoveringPushforward: the fibre of {covering} is infinite, and the sum of "
-        f"{type(base).__name__} over it has no known bound on its remainder; expected independent "
-        "normals, or a density on a cover with finitely many sheets (such as the torus)"
+        f"CoveringPushforward: the fibre of {covering} is infinite, and the sum of {name} over it "
+        "has no known bound on its remainder; expected independent normals, or a density on a "
+        "cover with finitely many sheets (such as the torus)"
     )

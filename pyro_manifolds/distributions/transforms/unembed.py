@@ -13,7 +13,7 @@ __all__ = ["Unembed"]
 
 
 class Unembed(Transform):
-    r"""Map of the ambient space :math:`\mathbb{R}^N` onto a manifold, with ``embed`` as its inverse.
+    r"""Map of the ambient space :math:`\mathbb{R}^N` onto a manifold, right inverse ``embed``.
 
     Not injective: it owes ``t(t.inv(y)) == y`` as points of the manifold and has no
     log-determinant. This is what ``transform_to(manifold.support)`` returns.

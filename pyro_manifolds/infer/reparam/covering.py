@@ -6,7 +6,7 @@ from typing import Any
 
 import pyro
 import pyro.distributions as dist
-from pyro.infer.reparam.reparam import Reparam
+from pyro.infer.reparam.reparam import Reparam, ReparamMessage, ReparamResult
 from torch.distributions import Distribution
 
 from pyro_manifolds.distributions import CoveringPushforward, ManifoldUniform, WrappedNormal
@@ -20,17 +20,25 @@ class CoveringReparam(Reparam):
 
     The site ``name`` becomes ``{name}_cover``, distributed by the base on the cover, and a
     deterministic ``name``, its projection. Applied to model and guide alike, it replaces the
-    divergence on the manifold by the one on the cover, an upper bound: ``TraceMeanField_ELBO`` then
-    uses the closed form, and its ELBO is a valid but looser bound than that of ``Trace_ELBO``
-    without the reparameterisation.
+    divergence on the manifold by the one on the cover, an upper bound: the ELBO of
+    ``TraceMeanField_ELBO``, which has it in closed form, is a valid but looser bound than that of
+    ``Trace_ELBO`` without the reparameterisation::
+
+        reparam = CoveringReparam()
+        svi = SVI(
+            poutine.reparam(model, reparam),
+            poutine.reparam(guide, reparam),
+            optim,
+            TraceMeanField_ELBO(),
+        )
+
+    An instance is a configuration of ``poutine.reparam`` by itself, for every latent site on
+    a manifold; it can also stand in a dictionary, for chosen sites of a model. (In a guide, the
+    former also tells Pyro that the projection has no counterpart in the model.)
 
     By default the cover is the one of the distribution. A uniform distribution has no law on
     an infinite cover, so there, and wherever the bound shall be at most :math:`\log` of the number
-    of sheets loose, pass a finite covering::
-
-        config = {"z": CoveringReparam(KleinBottle().orientation_covering)}
-        elbo = TraceMeanField_ELBO()
-        svi = SVI(poutine.reparam(model, config), poutine.reparam(guide, config), optim, elbo)
+    of sheets loose, pass a finite one: ``CoveringReparam(KleinBottle().orientation_covering)``.
 
     References:
         | Reparameterization through Coverings and Topological Weight Priors (Beketov and Snopov,
@@ -47,7 +55,7 @@ class CoveringReparam(Reparam):
     Example:
         >>> def model():
         ...     return pyro.sample("z", WrappedNormal(Circle(), torch.tensor(3.0), 0.5))
-        >>> trace = poutine.trace(poutine.reparam(model, {"z": CoveringReparam()})).get_trace()
+        >>> trace = poutine.trace(poutine.reparam(model, CoveringReparam())).get_trace()
         >>> trace.nodes["z_cover"]["fn"]
         Normal(loc: 3.0, scale: 0.5)
     """
@@ -59,7 +67,17 @@ class CoveringReparam(Reparam):
             )
         self.covering = covering
 
-    def apply(self, msg: Any) -> dict[str, Any]:
+    def __call__(self, msg: Any) -> CoveringReparam | None:
+        """Choose the sites to reparameterise, as a configuration of ``poutine.reparam``."""
+        fn, _ = self._unwrap(msg["fn"])
+        if msg["is_observed"] or not isinstance(fn, CoveringPushforward | ManifoldUniform):
+            return None
+        if self.covering is not None and self.covering.manifold != fn.manifold:
+            return None
+        msg["infer"]["is_auxiliary"] = True
+        return self
+
+    def apply(self, msg: ReparamMessage) -> ReparamResult:
         name, value = msg["name"], msg["value"]
         if msg["is_observed"]:
             raise NotImplementedError(
@@ -86,7 +104,7 @@ class CoveringReparam(Reparam):
         if not isinstance(fn, CoveringPushforward | ManifoldUniform):
             raise TypeError(
                 f"CoveringReparam: site '{name}' is {type(fn).__name__}, expected "
-                "a CoveringPushforward, a WrappedNormal or a ManifoldUniform; mask with poutine.mask"
+                "CoveringPushforward, WrappedNormal or ManifoldUniform; mask with poutine.mask"
             )
         covering = self.covering or fn.manifold.covering
         if covering.manifold != fn.manifold:
@@ -97,8 +115,8 @@ class CoveringReparam(Reparam):
             return fn.base_dist, fn.covering
         if not isinstance(covering, FiniteCovering):
             raise TypeError(
-                f"CoveringReparam: site '{name}' is uniform, which has no law on the infinite cover "
-                f"of {fn.manifold}; pass a covering with finitely many sheets"
+                f"CoveringReparam: site '{name}' is uniform, which has no law on the infinite "
+                f"cover of {fn.manifold}; pass a covering with finitely many sheets"
             )
         if isinstance(fn, ManifoldUniform):
             base = ManifoldUniform(covering.cover, dtype=fn.dtype, device=fn.device)
