@@ -43,23 +43,14 @@ from pyro.nn import PyroModule
 from torch import nn
 
 from pyro_manifolds import (
-    CoveringReparam,
     Euclidean,
     KleinBottle,
     ManifoldUniform,
     Sphere,
     Torus,
     WrappedNormal,
-    covering_kl_bound,
 )
 from pyro_manifolds.datasets import klein_circle, klein_circles
-from pyro_manifolds.geometry import (
-    betti_numbers,
-    farthest_point_indices,
-    persistence,
-    topology_score,
-)
-from pyro_manifolds.infer import evidence_bounds
 from pyro_manifolds.nn import (
     AlignedHead,
     InvariantFeatures,
@@ -67,7 +58,6 @@ from pyro_manifolds.nn import (
     align_to_manifold,
     principal_start,
 )
-from pyro_manifolds.plotting import draw_fundamental_square, draw_patches_on_square, square_grid
 
 SMOKE = "CI" in os.environ  # tiny sizes, to test that everything runs
 NUM_TRAIN, NUM_TEST = (2_000, 300) if SMOKE else (20_000, 2_000)
@@ -97,8 +87,14 @@ test = klein_circles(NUM_TEST, size, seed=2)
 x_train, x_test = train.images.flatten(1).float(), test.images.flatten(1).float()
 
 u, v = 0.3, 0.2
-print("once round u, with a flip:", torch.equal(klein_circle(u + 1, -v, size), klein_circle(u, v, size)))
-print("once round u, without one:", torch.equal(klein_circle(u + 1, v, size), klein_circle(u, v, size)))
+print(
+    "once round u, with a flip:",
+    torch.equal(klein_circle(u + 1, -v, size), klein_circle(u, v, size)),
+)
+print(
+    "once round u, without one:",
+    torch.equal(klein_circle(u + 1, v, size), klein_circle(u, v, size)),
+)
 
 # %% [markdown]
 # Below, the disc leaves through one edge and comes back through the other. In the upper row it
@@ -155,9 +151,12 @@ print("unembed:", klein.unembed(klein.embed(same)))
 # all points of the plane above $z$. Nothing in the two classes is particular to the
 # Klein bottle, so the same code serves for the control.
 
+
 # %%
 def mlp(*sizes):
-    layers = [m for a, b in zip(sizes, sizes[1:], strict=False) for m in (nn.Linear(a, b), nn.ReLU())]
+    layers = [
+        m for a, b in zip(sizes, sizes[1:], strict=False) for m in (nn.Linear(a, b), nn.ReLU())
+    ]
     return nn.Sequential(*layers[:-1])
 
 
@@ -166,7 +165,9 @@ class Model(PyroModule):
         super().__init__()
         features = InvariantFeatures(manifold)  # embed(z)
         self.prior = standard_prior(manifold)
-        self.decoder = nn.Sequential(features, mlp(features.out_features, 32, 64, 128, 256, size**2))
+        self.decoder = nn.Sequential(
+            features, mlp(features.out_features, 32, 64, 128, 256, size**2)
+        )
 
     def forward(self, x, kl_weight=1.0):
         with pyro.plate("data", len(x), dim=-1):
@@ -229,6 +230,7 @@ for candidate in (KleinBottle(), Torus(2), Sphere(2)):
 # torch loop. The weight of the prior and the guide rises from zero to one over the first
 # epochs; the location stays at its start meanwhile. The step size falls along a half cosine.
 
+
 # %%
 def fit(model, guide, data, epochs, warmup_epochs, batch_size=256):
     loss_of = Trace_ELBO()(model, guide)
@@ -261,4 +263,3 @@ for name, (manifold, start) in starts.items():
     histories[name] = fit(*pairs[name], x_train, EPOCHS, WARMUP_EPOCHS)
 
 # %%
-import time

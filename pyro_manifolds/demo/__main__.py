@@ -36,7 +36,7 @@ from pyro_manifolds.demo.report import (
     summarise,
     table,
 )
-from pyro_manifolds.demo.workers import make_executor
+from pyro_manifolds.demo.workers import running
 
 __all__ = ["main", "make_parser"]
 
@@ -140,10 +140,9 @@ def _score_all(
 ) -> tuple[list[Score], dict[int, float]]:
     """Run everything; return all scores, and what the size of the mixture was chosen by."""
     seeds = range(options.seeds)
-    executor = make_executor(options.workers)
-    try:
+    shared = {"resume": options.resume, "progress": not options.quiet}
+    with running(options.workers) as executor:
         sizes = {k: executor.submit(score_components, settings, k) for k in settings.candidates}
-        shared = {"resume": options.resume, "progress": not options.quiet}
         latent: list[Future[Score]] = [
             executor.submit(score_latent, settings, options.output, manifold, seed, **shared)
             for manifold in options.manifolds
@@ -154,8 +153,6 @@ def _score_all(
         mixtures = [executor.submit(score_mixture, settings, best, seed) for seed in seeds]
         simple = [score_angular_gaussian(settings), score_uniform(settings)]
         return [future.result() for future in latent + mixtures] + simple, chosen
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
 
 
 def _save(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -82,8 +81,8 @@ class ManifoldUniform(TorchDistribution):
             self._validate_sample(value)
         batch = value.shape[: value.dim() - self.manifold.ndim]
         shape = torch.broadcast_shapes(batch, self.batch_shape)
-        return value.new_full(shape, -math.log(self.manifold.volume))
+        return value.new_full(shape, -self.manifold.log_volume)
 
     def entropy(self) -> Tensor:
-        volume = torch.tensor(self.manifold.volume, dtype=self.dtype, device=self.device)
-        return volume.log().expand(self.batch_shape)
+        entropy = torch.tensor(self.manifold.log_volume, dtype=self.dtype, device=self.device)
+        return entropy.expand(self.batch_shape)

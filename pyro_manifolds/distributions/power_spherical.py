@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from pyro.distributions import TorchDistribution, constraints
 from torch import Size, Tensor
 from torch.nn.functional import normalize
 from torch.types import _size
 
+from pyro_manifolds.manifolds import Sphere
+from pyro_manifolds.manifolds.spherical import log_sphere_volume
 from pyro_manifolds.ops.power_spherical import kl_to_uniform, log_normalizer
 
 __all__ = ["PowerSpherical"]
@@ -54,7 +54,6 @@ class PowerSpherical(TorchDistribution):
     """
 
     arg_constraints = {"loc": constraints.sphere, "concentration": constraints.nonnegative}
-    support = constraints.sphere
     has_rsample = True
 
     def __init__(
@@ -72,6 +71,11 @@ class PowerSpherical(TorchDistribution):
     def infer_shapes(loc: Size, concentration: Size = Size()) -> tuple[Size, Size]:  # type: ignore[override]
         batch_shape = torch.broadcast_shapes(loc[:-1], concentration)
         return batch_shape, Size(loc[-1:])
+
+    @constraints.dependent_property(is_discrete=False, event_dim=1)
+    def support(self) -> constraints.Constraint:
+        """The sphere, with its way in from the ambient space."""
+        return Sphere(self.event_shape[0] - 1).support
 
     def expand(
         self, batch_shape: _size, _instance: PowerSpherical | None = None
@@ -118,12 +122,14 @@ class PowerSpherical(TorchDistribution):
         floor = 4 * torch.finfo(far.dtype).eps ** 2
         log_height = -(near / far.clamp(min=floor)).log1p()
         ambient_dim = self.event_shape[0]
-        normaliser = _log_area(ambient_dim) + log_normalizer(self.concentration, ambient_dim)
+        normaliser = log_sphere_volume(ambient_dim - 1) + log_normalizer(
+            self.concentration, ambient_dim
+        )
         return self.concentration * log_height - normaliser
 
     def entropy(self) -> Tensor:
         ambient_dim = self.event_shape[0]
-        return _log_area(ambient_dim) - kl_to_uniform(self.concentration, ambient_dim)
+        return log_sphere_volume(ambient_dim - 1) - kl_to_uniform(self.concentration, ambient_dim)
 
 
 def _unit_tangent(x: Tensor, loc: Tensor) -> Tensor:
@@ -131,11 +137,6 @@ def _unit_tangent(x: Tensor, loc: Tensor) -> Tensor:
     for _ in range(2):
         x = normalize(x - (x * loc).sum(-1, keepdim=True) * loc, dim=-1)
     return x
-
-
-def _log_area(ambient_dim: int) -> float:
-    half = 0.5 * ambient_dim
-    return math.log(2) + half * math.log(math.pi) - math.lgamma(half)
 
 
 def _check_norm(loc: Tensor) -> None:

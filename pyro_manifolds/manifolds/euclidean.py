@@ -52,3 +52,10 @@ class Euclidean(FlatManifold):
 
     def unembed(self, a: Tensor) -> Tensor:
         return a
+
+    def log_prob_unembed(self, y: Tensor) -> Tensor:
+        """Standard normal: the map is the identity."""
+        return -0.5 * (y.square() + math.log(2 * math.pi)).sum(-1)
+
+    def preimage(self, y: Tensor) -> Tensor:
+        return y

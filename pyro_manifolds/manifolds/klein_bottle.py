@@ -88,3 +88,7 @@ class KleinBottle(GlideQuotient):
         t1 = self._half_angle(a)
         sin = a[..., 3] * t1.cos() + a[..., 4] * t1.sin()
         return self.project(torch.stack([t1, angle_of(sin, a[..., 2])], -1))
+
+    def log_prob_unembed(self, y: Tensor) -> Tensor:
+        """Uniform: half an angle is; given it, the vector of the second angle is standard normal."""
+        return self._log_prob_uniform(y)

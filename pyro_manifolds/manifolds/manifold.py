@@ -62,7 +62,12 @@ class Manifold(geoopt.Manifold):
     @property
     def is_compact(self) -> bool:
         """Whether the manifold has a finite volume."""
-        return math.isfinite(self.volume)
+        return math.isfinite(self.log_volume)
+
+    @property
+    def log_volume(self) -> float:
+        """Logarithm of the volume, finite also where the volume leaves the range of a float."""
+        return math.log(self.volume)
 
     # Imported late: the geometry below knows nothing of distributions; these are views for users.
     @property
@@ -90,6 +95,41 @@ class Manifold(geoopt.Manifold):
         Continuous as a map into the manifold away from a singular set of codimension two or
         more, on which some point is returned.
         """
+
+    def log_prob_unembed(self, y: Tensor) -> Tensor:
+        """Return the log-density of ``unembed(z)`` for standard normal ``z``, at ``y``.
+
+        The density is with respect to the Riemannian volume.
+
+        Raises:
+            NotImplementedError: If it has no closed form on this manifold.
+
+        Example:
+            >>> KleinBottle().log_prob_unembed(torch.tensor([0.3, 1.0]))
+            tensor(-2.9826)
+        """
+        raise NotImplementedError(
+            f"{self}: the law of unembed(z) for normal z has no density of closed form, which "
+            "ManifoldReparam needs; use a guide on the manifold itself, AutoWrappedNormal or "
+            "a WrappedNormal of your own"
+        )
+
+    def _log_prob_uniform(self, y: Tensor) -> Tensor:
+        """Return the log-density of the uniform distribution at points of any batch shape."""
+        return y.new_full(y.shape[: y.dim() - self.ndim], -self.log_volume)
+
+    def preimage(self, y: Tensor) -> Tensor:
+        """Map points to vectors that ``unembed`` maps back, about as long as standard normal ones.
+
+        Where ``unembed`` forgets the length of its argument, ``embed`` may return vectors much
+        closer to its singular set than typical normal ones; these are as far away.
+
+        Example:
+            >>> Circle().preimage(torch.tensor(0.0))
+            tensor([1.4142, 0.0000])
+        """
+        a = self.embed(y)
+        return a * (math.sqrt(self.embed_dim) / torch.linalg.vector_norm(a, dim=-1, keepdim=True))
 
     @abc.abstractmethod
     def contains(self, x: Tensor) -> Tensor:

@@ -85,6 +85,19 @@ class MoebiusBand(GlideQuotient):
         t = self._half_angle(a)
         return self.projx(torch.stack([t, a[..., 2] * t.cos() + a[..., 3] * t.sin()], -1))
 
+    def log_prob_unembed(self, y: Tensor) -> Tensor:
+        """Uniform times normal on the infinite band; the height, given the angle, is normal.
+
+        On a band of finite width the clamp leaves atoms at the edge, and there is no density.
+        """
+        if self.is_compact:
+            return super().log_prob_unembed(y)
+        return -0.5 * (y[..., 1].square() + math.log(2 * math.pi)) - math.log(math.pi)
+
+    def preimage(self, y: Tensor) -> Tensor:
+        circle, height = self.embed(y).split(2, -1)
+        return torch.cat([2 * math.sqrt(2) * circle, height], -1)
+
     def _fold(self, h: Tensor) -> Tensor:
         """Reflect heights at the edges until they lie in the band."""
         w = self.half_width

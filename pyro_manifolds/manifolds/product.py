@@ -55,9 +55,17 @@ class Product(GeodesicManifold):
         self.dim = sum(m.dim for m in manifolds)
         self.event_shape = Size([sum(self._sizes)])
         self.embed_dim = sum(m.embed_dim for m in manifolds)
-        self.volume = math.prod(m.volume for m in manifolds)
         self.scale_shape = Size([sum(m.scale_shape.numel() for m in manifolds)])
         self.periods = tuple(itertools.chain(*(m.periods for m in manifolds)))
+
+    @property
+    def volume(self) -> float:  # type: ignore[override]
+        """Product of the volumes of the components."""
+        return math.prod(m.volume for m in self.manifolds)
+
+    @property
+    def log_volume(self) -> float:
+        return sum(m.log_volume for m in self.manifolds)
 
     def _key(self) -> tuple[object, ...]:
         return self.manifolds
@@ -92,6 +100,13 @@ class Product(GeodesicManifold):
     def unembed(self, a: Tensor) -> Tensor:
         parts = a.split([m.embed_dim for m in self.manifolds], -1)
         return self.join([m.unembed(part) for m, part in zip(self.manifolds, parts, strict=True)])
+
+    def log_prob_unembed(self, y: Tensor) -> Tensor:
+        """Sum over the components: their parts of a normal vector are independent."""
+        return torch.stack(self._each("log_prob_unembed", y)).sum(0)
+
+    def preimage(self, y: Tensor) -> Tensor:
+        return torch.cat(self._each("preimage", y), -1)
 
     def contains(self, x: Tensor) -> Tensor:
         return torch.stack(self._each("contains", x)).all(0)

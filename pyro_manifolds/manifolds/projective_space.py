@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from pyro_manifolds.manifolds.spherical import SphericalQuotient, sphere_volume
+from pyro_manifolds.manifolds.spherical import SphericalQuotient, log_sphere_volume
 from pyro_manifolds.ops.eigen import leading_eigenvector
 
 __all__ = ["ProjectiveSpace"]
@@ -42,7 +42,11 @@ class ProjectiveSpace(SphericalQuotient):
     def __init__(self, dim: int) -> None:
         super().__init__(dim)
         self.embed_dim = (dim + 1) * (dim + 2) // 2
-        self.volume = sphere_volume(dim) / 2
+        self.volume = math.exp(self.log_volume)
+
+    @property
+    def log_volume(self) -> float:
+        return log_sphere_volume(self.dim) - math.log(2)
 
     def _key(self) -> tuple[object, ...]:
         return (self.dim,)
@@ -71,3 +75,7 @@ class ProjectiveSpace(SphericalQuotient):
         off_diagonal = 1 - torch.eye(n, dtype=a.dtype, device=a.device)
         matrix = a[..., entry] * (1 - (1 - math.sqrt(0.5)) * off_diagonal)
         return self.project(leading_eigenvector(matrix))
+
+    def log_prob_unembed(self, y: Tensor) -> Tensor:
+        """Uniform: rotations leave the Gaussian orthogonal ensemble as it is."""
+        return self._log_prob_uniform(y)

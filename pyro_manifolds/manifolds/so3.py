@@ -84,6 +84,10 @@ class SO3(GeodesicManifold):
     def unembed(self, a: Tensor) -> Tensor:
         return self.projx(a.unflatten(-1, (3, 3)))
 
+    def log_prob_unembed(self, y: Tensor) -> Tensor:
+        """Uniform: rotations leave a normal matrix as it is and move the nearest rotation."""
+        return self._log_prob_uniform(y)
+
     def projx(self, x: Tensor) -> Tensor:
         return self.project(leading_eigenvector(_quadratic_form(x)))
 

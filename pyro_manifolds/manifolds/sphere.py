@@ -6,7 +6,7 @@ import geoopt
 import torch
 from torch import Tensor
 
-from pyro_manifolds.manifolds.spherical import SphericalQuotient, sphere_volume
+from pyro_manifolds.manifolds.spherical import SphericalQuotient, log_sphere_volume
 from pyro_manifolds.ops.arcs import unit
 
 __all__ = ["Sphere"]
@@ -42,10 +42,14 @@ class Sphere(SphericalQuotient, geoopt.manifolds.Sphere):
     def __init__(self, dim: int) -> None:
         super().__init__(dim)
         self.embed_dim = dim + 1
-        self.volume = sphere_volume(dim)
+        self.volume = math.exp(self.log_volume)
 
     def _key(self) -> tuple[object, ...]:
         return (self.dim,)
+
+    @property
+    def log_volume(self) -> float:
+        return log_sphere_volume(self.dim)
 
     @property
     def cover(self) -> "Sphere":
@@ -66,3 +70,7 @@ class Sphere(SphericalQuotient, geoopt.manifolds.Sphere):
 
     def unembed(self, a: Tensor) -> Tensor:
         return unit(a)
+
+    def log_prob_unembed(self, y: Tensor) -> Tensor:
+        """Uniform: rotations leave normal vectors as they are."""
+        return self._log_prob_uniform(y)

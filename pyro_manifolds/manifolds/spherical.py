@@ -22,13 +22,13 @@ from pyro_manifolds.ops.arcs import (
 if TYPE_CHECKING:
     from pyro_manifolds.manifolds.sphere import Sphere
 
-__all__ = ["SphericalQuotient", "sphere_volume", "tangential"]
+__all__ = ["SphericalQuotient", "log_sphere_volume", "tangential"]
 
 
-def sphere_volume(dim: int) -> float:
-    """Return the volume of the unit sphere of dimension ``dim``; 0.0 where it underflows."""
+def log_sphere_volume(dim: int) -> float:
+    """Return the logarithm of the volume of the unit sphere of dimension ``dim``."""
     half = (dim + 1) / 2
-    return 2 * math.exp(half * math.log(math.pi) - math.lgamma(half))
+    return math.log(2) + half * math.log(math.pi) - math.lgamma(half)
 
 
 def tangential(x: Tensor, u: Tensor) -> Tensor:

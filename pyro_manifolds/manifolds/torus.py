@@ -46,6 +46,10 @@ class Circle(FlatManifold):
     def unembed(self, a: Tensor) -> Tensor:
         return wrap(angle_of(a[..., 1], a[..., 0]))
 
+    def log_prob_unembed(self, y: Tensor) -> Tensor:
+        """Uniform: rotations of the plane leave normal vectors as they are and shift the angle."""
+        return self._log_prob_uniform(y)
+
 
 class Torus(FlatManifold):
     r"""Flat torus :math:`(\mathbb{R} / 2\pi\mathbb{Z})^n`.
@@ -88,8 +92,8 @@ class Torus(FlatManifold):
         return float((2 * math.pi) ** self.dim)
 
     @property
-    def is_compact(self) -> bool:
-        return True
+    def log_volume(self) -> float:
+        return self.dim * math.log(2 * math.pi)
 
     def project(self, x: Tensor) -> Tensor:
         return wrap(x)
@@ -103,3 +107,7 @@ class Torus(FlatManifold):
     def unembed(self, a: Tensor) -> Tensor:
         planes = a.unflatten(-1, (self.dim, 2))
         return wrap(angle_of(planes[..., 1], planes[..., 0]))
+
+    def log_prob_unembed(self, y: Tensor) -> Tensor:
+        """Uniform: each plane has an independent angle, uniform as on the circle."""
+        return self._log_prob_uniform(y)

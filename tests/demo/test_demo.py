@@ -48,6 +48,7 @@ def test_arguments_have_defaults():
     assert str(options.output).endswith("demo")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("skimage")
 def test_all_manifolds_end_to_end(output, capsys):
     assert main(["--smoke", "--output", str(output)]) == 0
@@ -95,6 +96,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch):
             assert torch.equal(ours["state"]["modules"][key], value)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("skimage")
 def test_two_processes_give_the_scores_of_one(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
