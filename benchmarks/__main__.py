@@ -1,4 +1,7 @@
-"""Measure, print one table, and write it to ``results/benchmarks.json``."""
+"""Measure, print one table, and write it to ``results/benchmarks.json``.
+
+``python -m benchmarks.klein_vae`` is an experiment of its own: what a latent Klein bottle learns.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,12 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import densities
+from benchmarks import densities, steps
 from benchmarks.timing import Entry, Row
 
 __all__ = ["ENTRIES", "main"]
 
-ENTRIES: dict[str, Entry] = {**densities.ENTRIES}
+ENTRIES: dict[str, Entry] = {**densities.ENTRIES, **steps.ENTRIES}
 
 _COLUMNS = ("entry", "what", "median ms", "x Normal", "x faster than VonMises", "target", "")
 

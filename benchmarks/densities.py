@@ -157,10 +157,7 @@ def power_spherical(seconds: float) -> list[Row]:
                 partial(theirs, loc, concentration), loc, concentration
             )
         times = measure(steps, seconds / 2)
-        limit = times["power_spherical"] / times[_NORMAL] if peer else None
-        limits = {f"PowerSpherical, dim {dim}": limit} if limit else {}
-        named = {f"{name}, dim {dim}": time for name, time in times.items()}
-        rows += _rows("power_spherical", named, limits, "power_spherical")
+        rows += _rows("power_spherical", {f"{k}, dim {dim}": time for k, time in times.items()})
     return rows
 
 

@@ -10,7 +10,8 @@ from pyro_manifolds.distributions import (
     covering_kl_bound,
     covering_kl_estimate,
 )
-from pyro_manifolds.infer.reparam import CoveringReparam
+from pyro_manifolds.infer.autoguide import AutoWrappedNormal
+from pyro_manifolds.infer.reparam import AutoManifoldReparam, CoveringReparam, ManifoldReparam
 from pyro_manifolds.manifolds import (
     SO3,
     Circle,
@@ -28,12 +29,15 @@ __version__ = "0.1.0"
 
 __all__ = [
     "SO3",
+    "AutoManifoldReparam",
+    "AutoWrappedNormal",
     "Circle",
     "CoveringPushforward",
     "CoveringReparam",
     "Euclidean",
     "KleinBottle",
     "LensSpace",
+    "ManifoldReparam",
     "ManifoldUniform",
     "MoebiusBand",
     "PowerSpherical",

@@ -114,6 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _run(settings, options)
     except (CheckpointError, ImportError, _ArgumentError, OSError) as error:
         parser.error(str(error))
+    except FloatingPointError as error:
+        parser.exit(1, f"{parser.prog}: error: {error}\n")
     except KeyboardInterrupt:
         print("\nInterrupted; the same command with --resume goes on.", file=sys.stderr)
         return 130
@@ -211,6 +213,11 @@ def _check(settings: Settings, options: argparse.Namespace) -> None:
             load(settings)
         except ValueError as error:
             raise _ArgumentError(f"argument {flag}: {error}") from error
+    fewest = max(settings.candidates) * len(TRAIN_PHOTOGRAPHS)  # the mixture starts at patches
+    if settings.train_patches < fewest:
+        raise _ArgumentError(
+            f"argument --train-patches: expected at least {fewest}, got {settings.train_patches}"
+        )
     if settings.batch_size > settings.train_patches:
         raise _ArgumentError(
             f"argument --batch-size: expected at most the {settings.train_patches} patches of "

@@ -80,7 +80,7 @@ class Settings:
         candidates: Numbers of components to choose from.
     """
 
-    steps: int = 4000
+    steps: int = 3000
     batch_size: int = 512
     learning_rate: float = 6e-3
     hidden: int = 64

@@ -69,6 +69,7 @@ def _biject_to_manifold(constraint: OnManifold) -> Transform | NoReturn:
     raise NotImplementedError(
         f"No bijection from R^n covers {constraint.manifold} without a cut. Reparameterise the "
         "model's site with pyro_manifolds.infer.reparam.ManifoldReparam, which serves every "
-        "algorithm of Pyro, or give the site a guide on the manifold itself: WrappedNormal in a "
-        "guide of your own, or pyro_manifolds.infer.autoguide.AutoWrappedNormal."
+        "algorithm of Pyro (but not lens spaces, nor Moebius bands of finite width), or give the "
+        "site a guide on the manifold itself: WrappedNormal in a guide of your own, or "
+        "pyro_manifolds.infer.autoguide.AutoWrappedNormal."
     )

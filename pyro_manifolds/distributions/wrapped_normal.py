@@ -95,7 +95,8 @@ class WrappedNormal(CoveringPushforward):
     @property
     def mean(self) -> Tensor:
         """Intrinsic (Frechet) mean where symmetry gives it: not where the frame flips."""
-        if isinstance(self.manifold, GlideQuotient):
+        factors = getattr(self.manifold, "manifolds", (self.manifold,))
+        if any(isinstance(factor, GlideQuotient) for factor in factors):
             raise NotImplementedError(
                 f"WrappedNormal: no closed form of the mean on {self.manifold}"
             )

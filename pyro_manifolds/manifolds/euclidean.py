@@ -53,6 +53,9 @@ class Euclidean(FlatManifold):
     def unembed(self, a: Tensor) -> Tensor:
         return a
 
+    def log_repulsion(self, a: Tensor, power: float) -> Tensor:
+        return a.new_zeros(a.shape[:-1])  # never singular
+
     def log_prob_unembed(self, y: Tensor) -> Tensor:
         """Standard normal: the map is the identity."""
         return -0.5 * (y.square() + math.log(2 * math.pi)).sum(-1)

@@ -27,7 +27,7 @@ class GlideQuotient(FlatManifold):
     event_shape = scale_shape = Size([2])
 
     def _wrap_across(self, h: Tensor) -> Tensor:
-        """Reduce the second coordinate to its canonical interval."""
+        """Reduce a second coordinate, or a difference of two, to its canonical interval."""
         return h
 
     def deck(self, x: Tensor) -> Tensor:
@@ -51,9 +51,7 @@ class GlideQuotient(FlatManifold):
         return torch.where(shorter, flipped, direct)
 
     def transp(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
-        direct, flipped = self._steps(x, y)
-        step = torch.where(self._norm2(flipped) < self._norm2(direct), flipped, direct)
-        return self._flip_frame(x, step, y, v)
+        return self._flip_frame(x, self.logmap(x, y), y, v)
 
     def transp_follow_expmap(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         return self._flip_frame(x, u, self.expmap(x, u), v)
@@ -62,13 +60,9 @@ class GlideQuotient(FlatManifold):
         """Return the shortest vectors from ``x`` to the two sheets of ``y``."""
         along, across = (y - x)[..., 0], y[..., 1] - x[..., 1]
         mirrored = -y[..., 1] - x[..., 1]
-        direct = torch.stack([wrap(along), self._wrap_difference(across)], -1)
-        flipped = torch.stack([wrap(along + math.pi), self._wrap_difference(mirrored)], -1)
+        direct = torch.stack([wrap(along), self._wrap_across(across)], -1)
+        flipped = torch.stack([wrap(along + math.pi), self._wrap_across(mirrored)], -1)
         return direct, flipped
-
-    def _wrap_difference(self, h: Tensor) -> Tensor:
-        """Reduce a difference of second coordinates to the shortest one."""
-        return h
 
     @staticmethod
     def _norm2(u: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from pyro_manifolds.manifolds.glide import GlideQuotient
 from pyro_manifolds.manifolds.torus import Torus
 from pyro_manifolds.ops.angles import angle_of, wrap
+from pyro_manifolds.ops.repulsion import log_norm_weight
 
 if TYPE_CHECKING:
     from pyro_manifolds.distributions.transforms import Covering
@@ -69,9 +70,6 @@ class KleinBottle(GlideQuotient):
     def _wrap_across(self, h: Tensor) -> Tensor:
         return wrap(h)
 
-    def _wrap_difference(self, h: Tensor) -> Tensor:
-        return wrap(h)
-
     def embed(self, y: Tensor) -> Tensor:
         t1, t2 = y.unbind(-1)
         sin = t2.sin()
@@ -89,6 +87,11 @@ class KleinBottle(GlideQuotient):
         sin = a[..., 3] * t1.cos() + a[..., 4] * t1.sin()
         return self.project(torch.stack([t1, angle_of(sin, a[..., 2])], -1))
 
+    def log_repulsion(self, a: Tensor, power: float) -> Tensor:
+        t1 = self._half_angle(a)
+        second = torch.stack([a[..., 2], a[..., 3] * t1.cos() + a[..., 4] * t1.sin()], -1)
+        return log_norm_weight(a[..., :2], power) + log_norm_weight(second, power)
+
     def log_prob_unembed(self, y: Tensor) -> Tensor:
-        """Uniform: half an angle is; given it, the vector of the second angle is standard normal."""
+        """Uniform: half an angle is, and given it the vector of the second angle is normal."""
         return self._log_prob_uniform(y)

@@ -118,6 +118,21 @@ class Manifold(geoopt.Manifold):
         """Return the log-density of the uniform distribution at points of any batch shape."""
         return y.new_full(y.shape[: y.dim() - self.ndim], -self.log_volume)
 
+    def log_repulsion(self, a: Tensor, power: float) -> Tensor:
+        r"""Return :math:`\log s(a)^b / E[s(z)^b]`, where ``unembed`` is singular at :math:`s = 0`.
+
+        For standard normal :math:`z`, :math:`s(z)` and ``unembed(z)`` are independent, so that
+        weighting :math:`z` by it leaves the law of ``unembed(z)`` as it is.
+
+        Raises:
+            NotImplementedError: As for :meth:`log_prob_unembed`.
+
+        Example:
+            >>> Circle().log_repulsion(torch.tensor([0.0, 2.0]), 2.0)
+            tensor(0.6931)
+        """
+        raise NotImplementedError(f"{self}: no function of closed form vanishes with unembed")
+
     def preimage(self, y: Tensor) -> Tensor:
         """Map points to vectors that ``unembed`` maps back, about as long as standard normal ones.
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pyro_manifolds.manifolds.glide import GlideQuotient
 from pyro_manifolds.ops.angles import wrap
+from pyro_manifolds.ops.repulsion import log_norm_weight
 
 __all__ = ["MoebiusBand"]
 
@@ -84,6 +85,11 @@ class MoebiusBand(GlideQuotient):
     def unembed(self, a: Tensor) -> Tensor:
         t = self._half_angle(a)
         return self.projx(torch.stack([t, a[..., 2] * t.cos() + a[..., 3] * t.sin()], -1))
+
+    def log_repulsion(self, a: Tensor, power: float) -> Tensor:
+        if self.is_compact:
+            return super().log_repulsion(a, power)
+        return log_norm_weight(a[..., :2], power)
 
     def log_prob_unembed(self, y: Tensor) -> Tensor:
         """Uniform times normal on the infinite band; the height, given the angle, is normal.

@@ -101,6 +101,11 @@ class Product(GeodesicManifold):
         parts = a.split([m.embed_dim for m in self.manifolds], -1)
         return self.join([m.unembed(part) for m, part in zip(self.manifolds, parts, strict=True)])
 
+    def log_repulsion(self, a: Tensor, power: float) -> Tensor:
+        parts = a.split([m.embed_dim for m in self.manifolds], -1)
+        pairs = zip(self.manifolds, parts, strict=True)
+        return torch.stack([m.log_repulsion(part, power) for m, part in pairs]).sum(0)
+
     def log_prob_unembed(self, y: Tensor) -> Tensor:
         """Sum over the components: their parts of a normal vector are independent."""
         return torch.stack(self._each("log_prob_unembed", y)).sum(0)

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from pyro_manifolds.manifolds.spherical import SphericalQuotient, log_sphere_volume
+from pyro_manifolds.ops.arcs import unit
 from pyro_manifolds.ops.eigen import leading_eigenvector
+from pyro_manifolds.ops.repulsion import log_eigenvalue_gaps_weight
 
 __all__ = ["ProjectiveSpace"]
 
@@ -67,14 +69,35 @@ class ProjectiveSpace(SphericalQuotient):
         return torch.where(rows == columns, products, math.sqrt(2) * products)
 
     def unembed(self, a: Tensor) -> Tensor:
+        return self.project(leading_eigenvector(self._matrix(a)))
+
+    def _matrix(self, a: Tensor) -> Tensor:
+        """Return the symmetric matrix whose upper triangle is listed."""
         n = self.dim + 1
         rows, columns = torch.triu_indices(n, n, device=a.device)
         entry = torch.zeros(n, n, dtype=torch.long, device=a.device)
         places = torch.arange(self.embed_dim, device=a.device)
         entry = entry.index_put((rows, columns), places).index_put((columns, rows), places)
         off_diagonal = 1 - torch.eye(n, dtype=a.dtype, device=a.device)
-        matrix = a[..., entry] * (1 - (1 - math.sqrt(0.5)) * off_diagonal)
-        return self.project(leading_eigenvector(matrix))
+        return a[..., entry] * (1 - (1 - math.sqrt(0.5)) * off_diagonal)
+
+    def preimage(self, y: Tensor) -> Tensor:
+        n = self.dim + 1
+        # The reflection that takes the first axis to the line, by the sign without cancellation.
+        first = (torch.arange(n, device=y.device) == 0).to(y.dtype)
+        normal = unit(y + torch.where(y[..., :1] < 0, -first, first))
+        eye = torch.eye(n, dtype=y.dtype, device=y.device)
+        reflection = eye - 2 * normal.unsqueeze(-1) * normal.unsqueeze(-2)
+        # Apart, the eigenvalues are about those of a normal matrix.
+        values = math.sqrt(n) * torch.linspace(1, -1, n, dtype=y.dtype, device=y.device)
+        matrix = (reflection * values) @ reflection
+        rows, columns = torch.triu_indices(n, n, device=y.device)
+        return matrix[..., rows, columns] * torch.where(rows == columns, 1, math.sqrt(2)).to(
+            y.dtype
+        )
+
+    def log_repulsion(self, a: Tensor, power: float) -> Tensor:
+        return log_eigenvalue_gaps_weight(self._matrix(a), power)
 
     def log_prob_unembed(self, y: Tensor) -> Tensor:
         """Uniform: rotations leave the Gaussian orthogonal ensemble as it is."""

@@ -18,6 +18,7 @@ from pyro_manifolds.ops.arcs import (
     unit,
 )
 from pyro_manifolds.ops.eigen import leading_eigenvector
+from pyro_manifolds.ops.repulsion import log_singular_gaps_weight
 
 __all__ = ["SO3"]
 
@@ -83,6 +84,13 @@ class SO3(GeodesicManifold):
 
     def unembed(self, a: Tensor) -> Tensor:
         return self.projx(a.unflatten(-1, (3, 3)))
+
+    def preimage(self, y: Tensor) -> Tensor:
+        # Apart and positive, the singular values are about those of a normal matrix.
+        return (y * torch.tensor([2.5, 1.5, 0.5], dtype=y.dtype, device=y.device)).flatten(-2)
+
+    def log_repulsion(self, a: Tensor, power: float) -> Tensor:
+        return log_singular_gaps_weight(a.unflatten(-1, (3, 3)), power)
 
     def log_prob_unembed(self, y: Tensor) -> Tensor:
         """Uniform: rotations leave a normal matrix as it is and move the nearest rotation."""

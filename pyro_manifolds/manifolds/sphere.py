@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pyro_manifolds.manifolds.spherical import SphericalQuotient, log_sphere_volume
 from pyro_manifolds.ops.arcs import unit
+from pyro_manifolds.ops.repulsion import log_norm_weight
 
 __all__ = ["Sphere"]
 
@@ -70,6 +71,9 @@ class Sphere(SphericalQuotient, geoopt.manifolds.Sphere):
 
     def unembed(self, a: Tensor) -> Tensor:
         return unit(a)
+
+    def log_repulsion(self, a: Tensor, power: float) -> Tensor:
+        return log_norm_weight(a, power)
 
     def log_prob_unembed(self, y: Tensor) -> Tensor:
         """Uniform: rotations leave normal vectors as they are."""

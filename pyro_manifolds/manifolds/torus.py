@@ -7,6 +7,7 @@ from torch import Size, Tensor
 
 from pyro_manifolds.manifolds.flat import FlatManifold
 from pyro_manifolds.ops.angles import angle_of, wrap
+from pyro_manifolds.ops.repulsion import log_norm_weight
 
 __all__ = ["Circle", "Torus"]
 
@@ -45,6 +46,9 @@ class Circle(FlatManifold):
 
     def unembed(self, a: Tensor) -> Tensor:
         return wrap(angle_of(a[..., 1], a[..., 0]))
+
+    def log_repulsion(self, a: Tensor, power: float) -> Tensor:
+        return log_norm_weight(a, power)
 
     def log_prob_unembed(self, y: Tensor) -> Tensor:
         """Uniform: rotations of the plane leave normal vectors as they are and shift the angle."""
@@ -107,6 +111,9 @@ class Torus(FlatManifold):
     def unembed(self, a: Tensor) -> Tensor:
         planes = a.unflatten(-1, (self.dim, 2))
         return wrap(angle_of(planes[..., 1], planes[..., 0]))
+
+    def log_repulsion(self, a: Tensor, power: float) -> Tensor:
+        return log_norm_weight(a.unflatten(-1, (self.dim, 2)), power).sum(-1)
 
     def log_prob_unembed(self, y: Tensor) -> Tensor:
         """Uniform: each plane has an independent angle, uniform as on the circle."""

@@ -108,7 +108,7 @@ def principal_start(data: Tensor, dim: int) -> Alignment:
 def _moments(manifold: Manifold, like: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and Cholesky factor of the covariance of the embedded uniform distribution."""
     points = manifold.random_uniform(8192, *manifold.event_shape, dtype=like.dtype)
-    ambient = manifold.embed(points.as_subclass(Tensor))  # type: ignore[arg-type]
+    ambient = manifold.embed(points.as_subclass(Tensor))
     covariance = torch.cov(ambient.mT)
     # Embeddings may lie in a subspace: the trace of the projector of a projective space is one.
     jitter = 1e-6 * covariance.trace() * torch.eye(len(covariance), dtype=like.dtype)

@@ -67,8 +67,8 @@ class FlatCovering(Covering):
             sheets = self.manifold.deck(y)
             terms = self._log_density(sheets - base.loc, base.scale)
             return terms.squeeze(0) if terms.shape[0] == 1 else terms.logsumexp(0)
-        full = isinstance(base, torch.distributions.MultivariateNormal)
-        if full and not isinstance(self.manifold, GlideQuotient):  # where it depends on the lift
+        flips = isinstance(self.manifold, GlideQuotient)  # where a covariance depends on the lift
+        if isinstance(base, torch.distributions.MultivariateNormal) and not flips:
             return self._log_multivariate_sum(base, y)
         return _refuse_base(base_dist, self)
 

@@ -1,5 +1,7 @@
 """Reparameterisers for sites on manifolds."""
 
 from pyro_manifolds.infer.reparam.covering import CoveringReparam
+from pyro_manifolds.infer.reparam.manifold import ManifoldReparam
+from pyro_manifolds.infer.reparam.strategies import AutoManifoldReparam
 
-__all__ = ["CoveringReparam"]
+__all__ = ["AutoManifoldReparam", "CoveringReparam", "ManifoldReparam"]

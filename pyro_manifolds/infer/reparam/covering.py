@@ -67,7 +67,7 @@ class CoveringReparam(Reparam):
             )
         self.covering = covering
 
-    def __call__(self, msg: Any) -> CoveringReparam | None:
+    def __call__(self, msg: Any) -> CoveringReparam | None:  # type: ignore[override]
         """Choose the sites to reparameterise, as a configuration of ``poutine.reparam``."""
         fn, _ = self._unwrap(msg["fn"])
         if msg["is_observed"] or not isinstance(fn, CoveringPushforward | ManifoldUniform):
