@@ -32,7 +32,7 @@ clean:
 	rm -rf .venv build dist results *.egg-info
 
 .venv/bin/python:
-	@$(PYTHON) -c "import sys; sys.exit('Python 3.10 or newer is needed' * (sys.version_info < (3, 10)))"
+	@$(PYTHON) -c "import sys; assert sys.version_info >= (3, 10), 'Python 3.10 or newer is needed'"
 	$(PYTHON) -m venv .venv
 
 .venv/installed-%: .venv/bin/python pyproject.toml constraints.txt
