@@ -19,13 +19,13 @@ from pyro_manifolds.demo.experiment import (
     Score,
     Settings,
     check_checkpoint,
+    held_out_patches,
     load_run,
     score_angular_gaussian,
     score_components,
     score_latent,
     score_mixture,
     score_uniform,
-    test_patches,
     train_patches,
 )
 from pyro_manifolds.demo.report import (
@@ -173,7 +173,7 @@ def _save(
     if runs:
         best = max(runs, key=lambda score: score.train)  # chosen on training patches
         trained = load_run(settings, output, "klein", best.seed or 0)
-    save_figure(output / "photographs.png", rows, caption, trained, test_patches(settings))
+    save_figure(output / "photographs.png", rows, caption, trained, held_out_patches(settings))
 
 
 def _caption(
@@ -208,7 +208,7 @@ def _processor_seconds() -> float:
 
 def _check(settings: Settings, options: argparse.Namespace) -> None:
     """Refuse what cannot work before anything is computed or written."""
-    for flag, load in (("--train-patches", train_patches), ("--test-patches", test_patches)):
+    for flag, load in (("--train-patches", train_patches), ("--test-patches", held_out_patches)):
         try:
             load(settings)
         except ValueError as error:

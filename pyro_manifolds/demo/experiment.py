@@ -40,6 +40,7 @@ __all__ = [
     "Score",
     "Settings",
     "check_checkpoint",
+    "held_out_patches",
     "load_patches",
     "load_run",
     "score_angular_gaussian",
@@ -47,7 +48,6 @@ __all__ = [
     "score_latent",
     "score_mixture",
     "score_uniform",
-    "test_patches",
     "train_patches",
 ]
 
@@ -134,7 +134,7 @@ def train_patches(settings: Settings) -> Tensor:
     return load_patches(TRAIN_PHOTOGRAPHS, settings.train_patches)
 
 
-def test_patches(settings: Settings) -> Tensor:
+def held_out_patches(settings: Settings) -> Tensor:
     """Return the held-out patches, of other photographs."""
     return load_patches(TEST_PHOTOGRAPHS, settings.test_patches)
 
@@ -168,7 +168,7 @@ def score_latent(
 ) -> Score:
     """Train the model with one latent manifold from one seed, and bound held-out densities."""
     label, _ = MANIFOLDS[manifold]
-    train, test = train_patches(settings), test_patches(settings)
+    train, test = train_patches(settings), held_out_patches(settings)
     with _local_parameters(), _seeded(seed):
         model, guide = _build(settings, manifold)
         fit(
@@ -216,7 +216,7 @@ def score_components(settings: Settings, components: int) -> float:
 
 def score_mixture(settings: Settings, components: int, seed: int) -> Score:
     """Fit and score a mixture of power spherical laws."""
-    train, test = train_patches(settings), test_patches(settings)
+    train, test = train_patches(settings), held_out_patches(settings)
     mixture = fit_mixture(train, components, steps=settings.mixture_steps, seed=seed)
     log_prob = mixture.law().log_prob
     scores = _mean(log_prob, train[: len(test)]), _mean(log_prob, test)
@@ -226,7 +226,7 @@ def score_mixture(settings: Settings, components: int, seed: int) -> Score:
 
 def score_angular_gaussian(settings: Settings) -> Score:
     """Fit and score a Gaussian of zero mean, projected on the sphere."""
-    train, test = train_patches(settings), test_patches(settings)
+    train, test = train_patches(settings), held_out_patches(settings)
     shape = fit_angular_gaussian(train)
 
     def log_prob(x: Tensor) -> Tensor:
@@ -239,7 +239,7 @@ def score_angular_gaussian(settings: Settings) -> Score:
 
 def score_uniform(settings: Settings) -> Score:
     """Score the uniform law, which fits nothing."""
-    value = uniform_log_prob(test_patches(settings)[0]).item()
+    value = uniform_log_prob(held_out_patches(settings)[0]).item()
     return Score("uniform", 0, value, value)
 
 

@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_manifolds.ops.blocks import blockwise
+
 __all__ = [
     "circular_variance",
     "implicit_gradient",
@@ -44,7 +46,7 @@ _GAP = _gap_coefficients(14)
 _LOG_TAIL = [q / n for n, q in enumerate(_GAP[1:], 1)]
 _KL_TAIL = [q / n + q for n, q in enumerate(_GAP[1:], 1)]
 _LOG_I0_SERIES = [1 / math.factorial(n) ** 2 for n in range(1, 11)]
-_NODES, _WEIGHTS = map(torch.from_numpy, np.polynomial.legendre.leggauss(32))
+_NODES, _WEIGHTS = (values.tolist() for values in np.polynomial.legendre.leggauss(32))
 
 
 def _polynomial(x: Tensor, coefficients: list[float]) -> Tensor:
@@ -203,8 +205,12 @@ def implicit_gradient(angle: Tensor, concentration: Tensor) -> Tensor:
         tensor([-0.7089,  0.7089])
     """
     dtype = torch.promote_types(angle.dtype, concentration.dtype)
-    theta, kappa = torch.broadcast_tensors(angle.double().abs(), concentration.double())
-    gap = _gap(kappa)
+    gradient = blockwise(_implicit_gradient, angle.double(), concentration.double())[0]
+    return gradient.to(dtype)
+
+
+def _implicit_gradient(angle: Tensor, kappa: Tensor) -> tuple[Tensor]:
+    theta, gap = angle.abs(), _gap(kappa)
     # Beyond `reach` the density has fallen by e^-80: the root of |a| x + c x^2 / 2 = 80, from the
     # slope and the curvature of its logarithm at the angle.
     steep, curve = kappa * theta.sin(), (kappa * theta.cos()).clamp(min=0.0)
@@ -213,12 +219,13 @@ def implicit_gradient(angle: Tensor, concentration: Tensor) -> Tensor:
     inner = 2 * height_0 <= gap
     start = torch.where(inner, 0.0, theta)
     stop = torch.where(inner, theta, torch.minimum(theta + reach, theta.new_tensor(math.pi)))
-    half_width = 0.5 * (stop - start).unsqueeze(-1)
-    t = 0.5 * (stop + start).unsqueeze(-1) + half_width * _NODES.to(theta.device)
-    height = (0.5 * t).sin().square()
-    # kappa (cos t - cos theta): rounds like the logarithm of the density at the angle, which is
-    # moderate for any draw.
-    exponent = 2 * kappa.unsqueeze(-1) * (height_0.unsqueeze(-1) - height)
-    integrand = exponent.exp() * (gap.unsqueeze(-1) - 2 * height)
-    integral = (half_width * integrand * _WEIGHTS.to(theta.device)).sum(-1)
-    return (torch.where(inner, -integral, integral) * angle.sign()).to(dtype)
+    middle, half_width = 0.25 * (stop + start), 0.25 * (stop - start)  # of the half angle
+    total = torch.zeros_like(theta)
+    for node, weight in zip(_NODES, _WEIGHTS, strict=True):
+        height = torch.add(middle, half_width, alpha=node).sin().square()
+        # kappa (cos t - cos theta): rounds like the logarithm of the density at the angle, which
+        # is moderate for any draw.
+        density = (2 * kappa * (height_0 - height)).exp()
+        total = torch.addcmul(total, density, torch.sub(gap, height, alpha=2), value=weight)
+    integral = 2 * half_width * total
+    return (torch.where(inner, -integral, integral) * angle.sign(),)
