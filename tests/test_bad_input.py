@@ -121,6 +121,10 @@ CASES = {
         *(lambda: wrapped(KLEIN, zeros(2), torch.eye(2)), ValueError),
         "may be a covariance matrix.*depends on the lift",
     ),
+    "batch of covariance matrices on the Klein bottle": (
+        *(lambda: wrapped(KLEIN, zeros(5, 2), torch.eye(2).expand(5, 2, 2)), ValueError),
+        "may be a covariance matrix.*depends on the lift",
+    ),
     "covariance matrix on the torus": (
         *(lambda: wrapped(Torus(3), zeros(3), torch.eye(3)), ValueError),
         "push dist.MultivariateNormal forward with CoveringPushforward",

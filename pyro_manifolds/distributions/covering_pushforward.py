@@ -79,6 +79,9 @@ class CoveringPushforward(TorchDistribution):
         event_shape = covering.manifold.event_shape
         super().__init__(base_dist.batch_shape, event_shape, validate_args=validate_args)
 
+    def __repr__(self) -> str:
+        return f"CoveringPushforward({self.base_dist}, {self.covering})"
+
     @property
     def manifold(self) -> Manifold:
         """The manifold on which the distribution lives."""

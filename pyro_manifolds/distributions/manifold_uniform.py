@@ -58,6 +58,9 @@ class ManifoldUniform(TorchDistribution):
         self.device = device
         super().__init__(Size(), manifold.event_shape, validate_args=validate_args)
 
+    def __repr__(self) -> str:
+        return f"ManifoldUniform({self.manifold})"
+
     @constraints.dependent_property(is_discrete=False)
     def support(self) -> Constraint:
         return self.manifold.support

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
-from pyro.distributions import constraints
+from pyro.distributions import TorchDistribution, constraints
 from pyro.distributions.constraints import Constraint
 from torch import Size, Tensor
 from torch.distributions import Distribution
@@ -45,7 +45,8 @@ class WrappedNormal(CoveringPushforward):
 
     Args:
         manifold: The manifold.
-        loc: Location, ``batch_shape + manifold.event_shape``, any representative.
+        loc: Location, ``batch_shape + manifold.event_shape``, any representative; a number will do
+            on the circle.
         scale: Standard deviation before wrapping, in the units of length of the manifold; a number
             or ``batch_shape + manifold.scale_shape``: one entry for each coordinate on flat
             manifolds, none (isotropic) on circles, spheres and their quotients.
@@ -66,17 +67,22 @@ class WrappedNormal(CoveringPushforward):
     def __init__(
         self,
         manifold: Manifold,
-        loc: Tensor,
+        loc: Tensor | float,
         scale: Tensor | float,
         *,
         validate_args: bool | None = None,
     ) -> None:
-        scale = torch.as_tensor(scale, dtype=loc.dtype, device=loc.device)
+        loc, scale = _as_tensors(loc, scale)
         batch_shape = _batch_shape(manifold, loc, scale)
         self.loc = loc.expand(batch_shape + manifold.event_shape)
         self.scale = scale.expand(batch_shape + manifold.scale_shape)
         base_dist = _on_cover(manifold, self.loc, self.scale)
         super().__init__(base_dist, manifold.covering, validate_args=validate_args)
+
+    def __repr__(self) -> str:
+        return (
+            f"WrappedNormal({self.manifold}, {TorchDistribution.__repr__(self).partition('(')[2]}"
+        )
 
     @property
     def arg_constraints(self) -> dict[str, Constraint]:  # type: ignore[override]
@@ -112,6 +118,14 @@ class WrappedNormal(CoveringPushforward):
         new.loc = self.loc.expand(Size(batch_shape) + self.manifold.event_shape)
         new.scale = self.scale.expand(Size(batch_shape) + self.manifold.scale_shape)
         return super().expand(batch_shape, _instance=new)
+
+
+def _as_tensors(loc: Tensor | float, scale: Tensor | float) -> tuple[Tensor, Tensor]:
+    """Return both as tensors of one floating type, the wider one, on the device of ``loc``."""
+    loc = torch.as_tensor(loc)
+    dtype = torch.result_type(loc, scale)
+    dtype = dtype if dtype.is_floating_point else torch.get_default_dtype()
+    return loc.to(dtype), torch.as_tensor(scale, dtype=dtype, device=loc.device)
 
 
 def _bounded_scales(manifold: Manifold) -> list[bool]:
@@ -156,7 +170,8 @@ def _batch_shape(manifold: Manifold, loc: Tensor, scale: Tensor) -> Size:
             raise ValueError(
                 f"WrappedNormal: expected {expected}, one entry for each coordinate, {got}"
             )
-        if scale.shape[-2:] == 2 * manifold.scale_shape and scale.dim() == 2 and not batch:
+        square = manifold.dim > 1 and scale.shape[-2:] == 2 * manifold.scale_shape
+        if square and scale.dim() == len(batch) + 2:
             raise ValueError(
                 f"WrappedNormal: expected {expected}, {got}, which may be a covariance matrix. On "
                 "a torus push dist.MultivariateNormal forward with CoveringPushforward; on the "

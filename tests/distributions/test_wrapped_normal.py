@@ -206,3 +206,21 @@ def _gauss_legendre(order, low, high):
 
     nodes, weights = map(torch.from_numpy, np.polynomial.legendre.leggauss(order))
     return low + (nodes + 1) * (high - low) / 2, weights * (high - low) / 2
+
+
+def test_numbers_and_integers_are_taken_for_the_default_type():
+    torch.set_default_dtype(torch.float32)
+    for loc in (1, 1.0, torch.tensor(1)):
+        d = WrappedNormal(Circle(), loc, 0.2)
+        assert d.sample().dtype == d.scale.dtype == torch.float32
+        assert_close(d.scale, torch.tensor(0.2))
+
+
+def test_the_wider_of_two_types_is_kept():
+    loc, scale = torch.tensor(1.0), torch.tensor(0.2).double()
+    assert WrappedNormal(Circle(), loc.float(), scale).sample().dtype == torch.float64
+
+
+def test_what_is_printed_names_the_manifold():
+    d = WrappedNormal(KleinBottle(), torch.zeros(3, 2), 0.2)
+    assert repr(d).startswith("WrappedNormal(KleinBottle(), loc: torch.Size([3, 2])")
