@@ -123,9 +123,14 @@ class WrappedNormal(CoveringPushforward):
 def _as_tensors(loc: Tensor | float, scale: Tensor | float) -> tuple[Tensor, Tensor]:
     """Return both as tensors of one floating type, the wider one, on the device of ``loc``."""
     loc = torch.as_tensor(loc)
-    dtype = torch.result_type(loc, scale)
-    dtype = dtype if dtype.is_floating_point else torch.get_default_dtype()
-    return loc.to(dtype), torch.as_tensor(scale, dtype=dtype, device=loc.device)
+    if not loc.is_floating_point():
+        loc = loc.to(torch.get_default_dtype())
+    if not isinstance(scale, Tensor):
+        return loc, torch.as_tensor(scale, dtype=loc.dtype, device=loc.device)
+    if scale.dtype != loc.dtype:
+        dtype = torch.promote_types(loc.dtype, scale.dtype)
+        return loc.to(dtype), scale.to(dtype)
+    return loc, scale
 
 
 def _bounded_scales(manifold: Manifold) -> list[bool]:
