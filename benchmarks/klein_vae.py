@@ -12,7 +12,7 @@ import itertools
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
@@ -34,6 +34,7 @@ from pyro_manifolds import (
     WrappedNormal,
 )
 from pyro_manifolds.datasets import KleinCircles, klein_circles
+from pyro_manifolds.demo.checkpoints import CheckpointError
 from pyro_manifolds.demo.training import fit
 from pyro_manifolds.geometry import topology_score
 from pyro_manifolds.infer import evidence_bounds
@@ -347,7 +348,14 @@ def _slug(name: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train every rung with every seed, print the table and write it to a file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.klein_vae", description=__doc__)
-    parser.add_argument("--rungs", nargs="+", choices=RUNGS, default=list(RUNGS), metavar="RUNG")
+    parser.add_argument(
+        "--rungs",
+        nargs="+",
+        choices=RUNGS,
+        default=list(RUNGS),
+        metavar="RUNG",
+        help=", ".join(RUNGS),
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--full", action="store_true", help="the published protocol, hours")
     parser.add_argument("--epochs", type=int, help="number of epochs, if not the protocol's")
@@ -355,15 +363,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoints")
     options = parser.parse_args(arguments)
     protocol = FULL if options.full else Protocol()
-    if options.epochs:
-        protocol = Protocol(**{**protocol.__dict__, "epochs": options.epochs})
+    if options.epochs is not None:
+        if options.epochs <= protocol.warmup_epochs:
+            parser.error(
+                f"expected --epochs above the warm-up of {protocol.warmup_epochs}, "
+                f"got {options.epochs}"
+            )
+        protocol = replace(protocol, epochs=options.epochs)
     options.output.mkdir(parents=True, exist_ok=True)
     results: dict[str, list[Score]] = {}
     for name in options.rungs:
         for seed in options.seeds:
-            result = train_and_score(
-                name, seed, protocol, output=options.output, resume=options.resume
-            )
+            try:
+                result = train_and_score(
+                    name, seed, protocol, output=options.output, resume=options.resume
+                )
+            except CheckpointError as error:
+                parser.error(str(error))
             results.setdefault(name, []).append(result)
             print(f"{name}, seed {seed}: {result}", flush=True)
     print(format_table(results))

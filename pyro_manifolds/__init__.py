@@ -1,6 +1,6 @@
 """Latent variables and weights on manifolds, as ordinary Pyro distributions and reparams."""
 
-from pyro_manifolds import distributions, geometry, infer, manifolds, nn, ops
+from pyro_manifolds import datasets, distributions, geometry, infer, manifolds, nn, ops
 from pyro_manifolds.distributions import (
     CoveringPushforward,
     ManifoldUniform,
@@ -49,6 +49,7 @@ __all__ = [
     "WrappedNormal",
     "covering_kl_bound",
     "covering_kl_estimate",
+    "datasets",
     "distributions",
     "geometry",
     "infer",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ class Concatenated(TorchDistribution):
             raise ValueError("Concatenated: expected at least one part, got none")
         batch_shape = torch.broadcast_shapes(*(part.batch_shape for part in parts))
         self.parts = [part.expand(batch_shape) for part in parts]
-        event_shape = Size([sum(part.event_shape.numel() for part in parts)])
+        event_shape = Size([sum(math.prod(part.event_shape) for part in parts)])
         super().__init__(batch_shape, event_shape, validate_args=validate_args)
 
     @property
@@ -65,7 +66,7 @@ class Concatenated(TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        sizes = [part.event_shape.numel() for part in self.parts]
+        sizes = [math.prod(part.event_shape) for part in self.parts]
         pieces = value.split(sizes, -1)
         terms = [
             part.log_prob(piece.reshape(piece.shape[:-1] + part.event_shape))
@@ -75,7 +76,9 @@ class Concatenated(TorchDistribution):
 
     def _join(self, values: list[Tensor]) -> Tensor:
         flat = [
-            value.reshape(value.shape[: value.dim() - len(part.event_shape)] + Size([-1]))
+            value.reshape(
+                value.shape[: value.dim() - len(part.event_shape)] + (math.prod(part.event_shape),)
+            )
             for part, value in zip(self.parts, values, strict=True)
         ]
         return torch.cat(flat, -1)

@@ -51,7 +51,8 @@ class OnManifold(Constraint):
         return hash((OnManifold, self.manifold))
 
     def __repr__(self) -> str:
-        return f"on_manifold({self.manifold})"
+        # Pyro takes a support with "sphere" in its name for its own, and gives advice that fails.
+        return f"on_manifold({self.manifold})".replace("Sphere", "Sph")
 
 
 on_manifold = OnManifold

@@ -12,7 +12,12 @@ from torch import Size, Tensor
 from torch.distributions import Distribution
 from torch.types import _size
 
-from pyro_manifolds.distributions.transforms import Covering, FlatCovering
+from pyro_manifolds.distributions.transforms import (
+    ComposedCovering,
+    Covering,
+    FiniteCovering,
+    FlatCovering,
+)
 from pyro_manifolds.manifolds import Manifold
 from pyro_manifolds.manifolds.glide import GlideQuotient
 
@@ -43,8 +48,9 @@ class CoveringPushforward(TorchDistribution):
 
     Raises:
         TypeError: If ``covering`` is not a covering.
-        ValueError: If the event shape does not fit, or if a full covariance is wrapped on a
-            manifold whose frame flips, where it would depend on the choice of the lift.
+        ValueError: If the event shape does not fit; if a full covariance is wrapped on a manifold
+            whose frame flips, where it would depend on the choice of the lift; or if a law of the
+            line or of space, such as a normal, is pushed from a compact cover.
 
     Example:
         >>> base = dist.Normal(torch.tensor([0.5, 1.0]), 0.1).to_event(1)
@@ -74,6 +80,7 @@ class CoveringPushforward(TorchDistribution):
                 "declare event dimensions with .to_event()"
             )
         _refuse_lift_dependence(base_dist, covering)
+        _refuse_base_off_the_cover(base_dist, covering)
         self.base_dist = base_dist
         self.covering = covering
         event_shape = covering.manifold.event_shape
@@ -130,4 +137,29 @@ def _refuse_lift_dependence(base_dist: Distribution, covering: Covering) -> None
             f"CoveringPushforward: expected independent normals on {covering.manifold}, got "
             "a full covariance, which would give another distribution for another lift of the "
             "location (the frame flips across the seam); use dist.Normal(loc, scale).to_event(1)"
+        )
+
+
+_UNBOUNDED = (
+    torch.distributions.Normal,
+    torch.distributions.MultivariateNormal,
+    torch.distributions.LowRankMultivariateNormal,
+    torch.distributions.StudentT,
+    torch.distributions.Laplace,
+    torch.distributions.Cauchy,
+)
+
+
+def _refuse_base_off_the_cover(base_dist: Distribution, covering: Covering) -> None:
+    first = covering
+    while isinstance(first, ComposedCovering):
+        first = first.first
+    base = base_dist
+    while isinstance(base, torch.distributions.Independent):
+        base = base.base_dist
+    if isinstance(first, FiniteCovering) and isinstance(base, _UNBOUNDED):
+        raise ValueError(
+            f"CoveringPushforward: expected a distribution on {first.cover}, the cover, got "
+            f"{type(base).__name__}; wrap it there first, by WrappedNormal({first.cover}, ...), "
+            "or push it from the universal cover"
         )

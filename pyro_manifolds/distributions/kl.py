@@ -40,7 +40,8 @@ def covering_kl_bound(q: CoveringPushforward, p: CoveringPushforward | ManifoldU
         Upper bounds of shape ``batch_shape``.
 
     Raises:
-        TypeError: If ``q`` is not a pushforward, or ``p`` neither that nor uniform.
+        TypeError: If ``q`` is not a pushforward, ``p`` neither that nor uniform, or ``p`` uniform
+            and ``q`` not a wrapped normal on a flat manifold.
         ValueError: If the coverings differ.
 
     Example:
@@ -82,7 +83,7 @@ def covering_kl_estimate(
 
     Raises:
         TypeError: If ``q`` is not a wrapped normal or ``p`` not uniform.
-        ValueError: If the manifolds differ.
+        ValueError: If the manifolds differ or ``num_samples`` is not positive.
 
     Example:
         >>> q = WrappedNormal(KleinBottle(), torch.tensor([0.3, 0.2]), 0.1)
@@ -94,6 +95,10 @@ def covering_kl_estimate(
             f"covering_kl_estimate: expected p to be ManifoldUniform, got {type(p).__name__}"
         )
     _check_pair("covering_kl_estimate", q, p)
+    if num_samples < 1:
+        raise ValueError(
+            f"covering_kl_estimate: expected num_samples of at least 1, got {num_samples}"
+        )
     # The density on the base and the one on the finite cover at the same point give the ratio.
     x = q.base_dist.rsample((num_samples,))
     density = q.covering.log_fibre_sum(q.base_dist, q.manifold.project(x))
@@ -132,7 +137,7 @@ def _kl_wrapped_normal_uniform(q: WrappedNormal, p: ManifoldUniform) -> Tensor:
     if not isinstance(q.manifold, Circle | Torus) or p.manifold != q.manifold:
         raise NotImplementedError(
             f"No closed form of KL(WrappedNormal on {q.manifold} || ManifoldUniform on "
-            f"{p.manifold}); see covering_kl_bound and covering_kl_estimate"
+            f"{p.manifold}); covering_kl_bound and covering_kl_estimate serve flat manifolds"
         )
     return _kl_to_uniform_on_lattice(q).expand(
         torch.broadcast_shapes(q.batch_shape, p.batch_shape)
@@ -169,8 +174,12 @@ def _kl_von_mises_uniform(q: VonMises, p: ManifoldUniform) -> Tensor:
 
 @register_kl(Independent, ManifoldUniform)
 def _kl_independent_uniform(q: Independent, p: ManifoldUniform) -> Tensor:
-    if not isinstance(p.manifold, Torus) or q.base_dist.event_shape:
-        raise NotImplementedError("KL(Independent || ManifoldUniform) needs angles on a torus")
+    angles = not q.base_dist.event_shape and q.event_shape == p.event_shape
+    if not isinstance(p.manifold, Torus) or not angles:
+        raise NotImplementedError(
+            f"KL(Independent || ManifoldUniform) needs one angle for each of {p.manifold}, "
+            f"got event shape {tuple(q.event_shape)}"
+        )
     kl = kl_divergence(q.base_dist, ManifoldUniform(Circle())).sum(-1)
     return kl.expand(torch.broadcast_shapes(kl.shape, p.batch_shape))
 
@@ -188,7 +197,9 @@ def _kl_power_spherical_uniform(q: PowerSpherical, p: ManifoldUniform) -> Tensor
 def _kl_uniform_uniform(q: ManifoldUniform, p: ManifoldUniform) -> Tensor:
     if p.manifold != q.manifold:
         raise NotImplementedError(f"KL of uniform laws on {q.manifold} and {p.manifold}")
-    return torch.zeros(torch.broadcast_shapes(q.batch_shape, p.batch_shape), dtype=q.dtype)
+    return torch.zeros(
+        torch.broadcast_shapes(q.batch_shape, p.batch_shape), dtype=q.dtype, device=q.device
+    )
 
 
 @register_kl(Concatenated, Concatenated)

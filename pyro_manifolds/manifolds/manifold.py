@@ -34,8 +34,8 @@ class Manifold(geoopt.Manifold):
         volume: Total Riemannian volume, ``math.inf`` where it is infinite.
         scale_shape: Shape of the scale of a wrapped normal: ``(dim,)`` where a parallel frame
             exists on the cover, ``()`` where only an isotropic scale makes sense.
-        periods: Length of a closed geodesic along each entry of the scale (one where there is
-            none), the yardstick for initial scales.
+        periods: Length of a closed geodesic along each entry of the scale, or else the width (one
+            where there is none): the yardstick for initial scales.
     """
 
     dim: int

@@ -44,7 +44,9 @@ def tangent_normal_log_prob(angle: Tensor, scale: Tensor, dim: int) -> Tensor:
     others = _log_term(radii, scale.unsqueeze(-1), radii.log() - log_sin, dim).logsumexp(-1)
     log_sinc = torch.sinc(angle / math.pi).abs().clamp(min=tiny).log()
     nearest = _log_term(angle, scale, -log_sinc, dim)
-    return torch.logaddexp(nearest, others) - dim * (0.5 * math.log(2 * math.pi) + scale.log())
+    return torch.stack([nearest, others]).logsumexp(0) - dim * (
+        0.5 * math.log(2 * math.pi) + scale.log()
+    )
 
 
 def _log_term(radius: Tensor, scale: Tensor, log_ratio: Tensor, dim: int) -> Tensor:

@@ -184,9 +184,9 @@ def wrapped_normal_kl_to_uniform(scale: Tensor, period: float = 2 * math.pi) -> 
     s = 2 * math.pi / period * scale.double()
     gaussian = _LOG_2PI - 0.5 * (1 + _LOG_2PI) - s.log()
     middle, large = s.clamp(0.38, 1.8), s.clamp(1.8, 40.0)
-    kl = torch.where(s < 1.8, _log_product_dual(middle) - _series(middle, 24), gaussian)
-    kl = torch.where(s < 0.38, gaussian, kl)
-    kl = torch.where(s < 1.8, kl, _log_product(large, 12) - _series(large, 4))
+    below = _log_product_dual(middle) - _series(middle, 24)
+    above = _log_product(large, 12) - _series(large, 4)
+    kl = torch.where(s < 0.38, gaussian, torch.where(s < 1.8, below, above))
     return kl.to(scale.dtype)
 
 

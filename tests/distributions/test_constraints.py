@@ -71,7 +71,8 @@ def test_equality_hash_pickle_and_name_are_those_of_the_manifold(manifold):
     twin = pickle.loads(pickle.dumps(constraint))
     assert twin == constraint == on_manifold(manifold) == OnManifold(manifold)
     assert hash(twin) == hash(constraint)
-    assert repr(constraint) == f"on_manifold({manifold})"
+    # Pyro mistakes supports with "sphere" in their name for its own.
+    assert repr(constraint) == f"on_manifold({manifold})".replace("Sphere", "Sph")
     assert sum(constraint == other.support for other in COMPACT) == 1
 
 

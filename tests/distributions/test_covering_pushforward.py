@@ -245,3 +245,14 @@ def test_composed_coverings_have_the_product_of_sheets_and_compare_equal():
     fibre = composed.fibre(LOC)
     gap = KleinBottle().dist(composed(fibre), LOC)
     assert_close(gap, torch.zeros_like(gap), rtol=0, atol=1e-14)
+
+
+def test_a_base_that_does_not_live_on_the_compact_cover_is_refused():
+    plane = dist.Normal(torch.zeros(2), 1.0).to_event(1)
+    space = dist.MultivariateNormal(torch.zeros(3), torch.eye(3))
+    for base, covering in (
+        (plane, KleinBottle().orientation_covering),
+        (space, ProjectiveSpace(2).covering),
+    ):
+        with pytest.raises(ValueError, match="expected a distribution on .*, the cover"):
+            CoveringPushforward(base, covering)

@@ -238,7 +238,7 @@ def test_laws_on_different_spaces_are_refused():
         kl_divergence(torus, VonMises(torch.tensor(0.0), 1.0))
     with pytest.raises(NotImplementedError, match="needs a circle"):
         kl_divergence(VonMises(torch.tensor(0.0), 1.0), ManifoldUniform(Torus(2)))
-    with pytest.raises(NotImplementedError, match="angles on a torus"):
+    with pytest.raises(NotImplementedError, match="one angle for each"):
         kl_divergence(VonMises(torch.zeros(2), 1.0).to_event(1), ManifoldUniform(KleinBottle()))
     for function in (covering_kl_bound, covering_kl_estimate):
         with pytest.raises(ValueError, match="expected p on KleinBottle"):
@@ -261,3 +261,19 @@ def _gauss_legendre(order, low, high):
 
     nodes, weights = map(torch.from_numpy, np.polynomial.legendre.leggauss(order))
     return low + (nodes + 1) * (high - low) / 2, weights * (high - low) / 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "event_dim", "torus"),
+    [((3,), 1, Torus(2)), ((2, 3), 2, Torus(3)), ((2, 3), 2, Torus(6))],
+)
+def test_angles_of_another_shape_than_the_torus_have_no_divergence(shape, event_dim, torus):
+    q = VonMises(torch.zeros(shape), 1.0).to_event(event_dim)
+    with pytest.raises(NotImplementedError, match="one angle for each"):
+        kl_divergence(q, ManifoldUniform(torus))
+
+
+def test_an_estimate_from_no_sample_is_refused():
+    q = WrappedNormal(KleinBottle(), torch.zeros(2), 0.1)
+    with pytest.raises(ValueError, match="num_samples of at least 1, got 0"):
+        covering_kl_estimate(q, ManifoldUniform(KleinBottle()), num_samples=0)

@@ -224,3 +224,10 @@ def test_the_wider_of_two_types_is_kept():
 def test_what_is_printed_names_the_manifold():
     d = WrappedNormal(KleinBottle(), torch.zeros(3, 2), 0.2)
     assert repr(d).startswith("WrappedNormal(KleinBottle(), loc: torch.Size([3, 2])")
+
+
+@pytest.mark.parametrize("scale", [0.01, 0.3, 1.0])
+def test_second_derivatives_on_a_sphere_are_finite_in_float32(scale):
+    loc, value = torch.nn.functional.normalize(torch.randn(2, 3).float(), dim=-1)
+    log_prob = WrappedNormal(Sphere(2), loc, scale, validate_args=False).log_prob
+    assert torch.isfinite(torch.autograd.functional.hessian(log_prob, value)).all()

@@ -442,3 +442,12 @@ def test_sites_without_a_density_move_to_a_cover_that_has_one():
     found = trace(poutine.reparam(lifted, {"z_cover": ManifoldReparam()}))
     assert found.stochastic_nodes == ["z_cover_noise"]
     assert LensSpace(5, 2).support.check(found.nodes["z"]["value"])
+
+
+@pytest.mark.parametrize("manifold", [Sphere(2), KleinBottle()], ids=str)
+def test_a_guide_of_pyro_on_the_bare_site_names_what_to_use_instead(manifold):
+    def model():
+        pyro.sample("z", ManifoldUniform(manifold))
+
+    with pytest.raises(NotImplementedError, match="ManifoldReparam.*AutoWrappedNormal"):
+        AutoNormal(model)()

@@ -154,7 +154,9 @@ class ProductCovering(Covering):
 
     def _join(self, lifts: list[Tensor]) -> Tensor:
         flat = [
-            lift.reshape(lift.shape[: lift.dim() - len(part.cover_shape)] + Size([-1]))
+            lift.reshape(
+                lift.shape[: lift.dim() - len(part.cover_shape)] + (part.cover_shape.numel(),)
+            )
             for part, lift in zip(self.parts, lifts, strict=True)
         ]
         return torch.cat(flat, -1)
