@@ -69,7 +69,7 @@ def test_batch_shapes_expand_and_broadcast(manifold, volume):
 
 def test_values_off_the_manifold_are_refused_under_validation_only():
     law = ManifoldUniform(Sphere(2))
-    with pytest.raises(ValueError, match=r"on_manifold\(Sphere\(2\)\)"):
+    with pytest.raises(ValueError, match=r"on_manifold\(Sph\(2\)\)"):
         law.log_prob(torch.tensor([0.0, 0.0, 2.0]))
     free = ManifoldUniform(Sphere(2), validate_args=False)
     assert free.log_prob(torch.tensor([0.0, 0.0, 2.0])).isfinite()
