@@ -234,7 +234,7 @@ class Guide(PyroModule):
 
 
 # %% [markdown]
-# `fit` is the loop of the first tutorial, as a function: Adam, a step size that falls along a half
+# `fit` of the demo is like the loop of tutorial 1: Adam, a step size that falls along a half
 # cosine, and a weight of the prior and the guide that rises from zero to one.
 
 # %%
@@ -310,7 +310,7 @@ print(f"\n{best[0]} is ahead of {worst[0]} by {best[3] - worst[3]:.3f} nats")
 # %% [markdown]
 # Four things can be read off.
 #
-# - By the log-density, the torus, the Klein bottle and the projective plane lie within 0.04 nats,
+# - By the log-density, the torus, the Klein bottle and the projective plane lie within 0.05 nats,
 #   which one seed cannot settle. Sphere and plane stay 0.2 nats behind, and do no better than a
 #   projected Gaussian with its 35 parameters.
 # - The ELBO ranks them otherwise, and puts the sphere first by a hair. It charges the guide, a
@@ -369,8 +369,8 @@ for name in ("Klein bottle", "torus", "sphere"):
     print(f"{name:<24}{there:>20.1f}{back:>20.1f}")
 
 # %% [markdown]
-# The surface learned with the Klein bottle is the nearest to the family in both directions, by
-# one or two degrees to the torus: near, but not the same surface.
+# The surface learned with the Klein bottle is the nearest to the family in both directions,
+# one or two degrees nearer than that of the torus: near, but not the same surface.
 
 # %% [markdown]
 # ## The shape of the densest patches
