@@ -10,11 +10,11 @@ from torch.distributions import kl_divergence, register_kl
 from pyro_manifolds.distributions.concatenated import Concatenated
 from pyro_manifolds.distributions.covering_pushforward import CoveringPushforward
 from pyro_manifolds.distributions.manifold_uniform import ManifoldUniform
-from pyro_manifolds.distributions.power_spherical import PowerSpherical
+from pyro_manifolds.distributions.rotational import RotationalDistribution
 from pyro_manifolds.distributions.von_mises import VonMises
 from pyro_manifolds.distributions.wrapped_normal import WrappedNormal
-from pyro_manifolds.manifolds import Circle, FlatManifold, Sphere, Torus
-from pyro_manifolds.ops import power_spherical, von_mises
+from pyro_manifolds.manifolds import Circle, FlatManifold, Torus
+from pyro_manifolds.ops import von_mises
 from pyro_manifolds.ops.wrapped_normal import wrapped_normal_kl_to_uniform
 
 __all__ = ["covering_kl_bound", "covering_kl_estimate"]
@@ -184,13 +184,13 @@ def _kl_independent_uniform(q: Independent, p: ManifoldUniform) -> Tensor:
     return kl.expand(torch.broadcast_shapes(kl.shape, p.batch_shape))
 
 
-@register_kl(PowerSpherical, ManifoldUniform)
-def _kl_power_spherical_uniform(q: PowerSpherical, p: ManifoldUniform) -> Tensor:
-    ambient_dim = q.event_shape[0]
-    if p.manifold != Sphere(ambient_dim - 1):
-        raise NotImplementedError(f"KL(PowerSpherical || ManifoldUniform): {p.manifold}")
-    kl = power_spherical.kl_to_uniform(q.concentration, ambient_dim)
-    return kl.expand(torch.broadcast_shapes(q.batch_shape, p.batch_shape))
+@register_kl(RotationalDistribution, ManifoldUniform)
+def _kl_rotational_uniform(q: RotationalDistribution, p: ManifoldUniform) -> Tensor:
+    if p.manifold != q.manifold:
+        raise NotImplementedError(
+            f"KL({type(q).__name__} || ManifoldUniform) needs {q.manifold}, got {p.manifold}"
+        )
+    return q.kl_to_uniform().expand(torch.broadcast_shapes(q.batch_shape, p.batch_shape))
 
 
 @register_kl(ManifoldUniform, ManifoldUniform)
