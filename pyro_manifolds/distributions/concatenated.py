@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -11,6 +10,8 @@ from pyro.distributions.constraints import Constraint
 from torch import Size, Tensor
 from torch.distributions import Distribution
 from torch.types import _size
+
+from pyro_manifolds.ops.events import join_events, split_events
 
 __all__ = ["Concatenated"]
 
@@ -42,7 +43,7 @@ class Concatenated(TorchDistribution):
             raise ValueError("Concatenated: expected at least one part, got none")
         batch_shape = torch.broadcast_shapes(*(part.batch_shape for part in parts))
         self.parts = [part.expand(batch_shape) for part in parts]
-        event_shape = Size([sum(math.prod(part.event_shape) for part in parts)])
+        event_shape = Size([sum(part.event_shape.numel() for part in parts)])
         super().__init__(batch_shape, event_shape, validate_args=validate_args)
 
     @property
@@ -66,19 +67,13 @@ class Concatenated(TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        sizes = [math.prod(part.event_shape) for part in self.parts]
-        pieces = value.split(sizes, -1)
-        terms = [
-            part.log_prob(piece.reshape(piece.shape[:-1] + part.event_shape))
-            for part, piece in zip(self.parts, pieces, strict=True)
-        ]
+        pieces = split_events(value, self._event_shapes)
+        terms = [part.log_prob(piece) for part, piece in zip(self.parts, pieces, strict=True)]
         return torch.stack(terms).sum(0)
 
+    @property
+    def _event_shapes(self) -> list[Size]:
+        return [part.event_shape for part in self.parts]
+
     def _join(self, values: list[Tensor]) -> Tensor:
-        flat = [
-            value.reshape(
-                value.shape[: value.dim() - len(part.event_shape)] + (math.prod(part.event_shape),)
-            )
-            for part, value in zip(self.parts, values, strict=True)
-        ]
-        return torch.cat(flat, -1)
+        return join_events(values, self._event_shapes)

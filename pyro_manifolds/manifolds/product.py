@@ -11,6 +11,7 @@ from torch import Size, Tensor
 
 from pyro_manifolds.manifolds.geodesic import GeodesicManifold
 from pyro_manifolds.manifolds.manifold import Manifold
+from pyro_manifolds.ops.events import join_events, split_events
 
 __all__ = ["Product"]
 
@@ -51,9 +52,9 @@ class Product(GeodesicManifold):
                     f"Product: expected manifolds of pyro_manifolds, got {type(manifold).__name__}"
                 )
         self.manifolds = manifolds
-        self._sizes = [m.event_shape.numel() for m in manifolds]
+        self._event_shapes = [m.event_shape for m in manifolds]
         self.dim = sum(m.dim for m in manifolds)
-        self.event_shape = Size([sum(self._sizes)])
+        self.event_shape = Size([sum(shape.numel() for shape in self._event_shapes)])
         self.embed_dim = sum(m.embed_dim for m in manifolds)
         self.scale_shape = Size([sum(m.scale_shape.numel() for m in manifolds)])
         self.periods = tuple(itertools.chain(*(m.periods for m in manifolds)))
@@ -72,20 +73,11 @@ class Product(GeodesicManifold):
 
     def split(self, x: Tensor) -> list[Tensor]:
         """Split points into those of the components, each of its own event shape."""
-        parts = x.split(self._sizes, -1)
-        return [
-            part.reshape(part.shape[:-1] + m.event_shape)
-            for m, part in zip(self.manifolds, parts, strict=True)
-        ]
+        return split_events(x, self._event_shapes)
 
     def join(self, points: Sequence[Tensor]) -> Tensor:
         """Join points of the components, whose batch shapes broadcast: the inverse of split."""
-        flat = [
-            point.reshape(point.shape[: point.ndim - m.ndim] + (size,))
-            for m, point, size in zip(self.manifolds, points, self._sizes, strict=True)
-        ]
-        batch = torch.broadcast_shapes(*(part.shape[:-1] for part in flat))
-        return torch.cat([part.expand(batch + part.shape[-1:]) for part in flat], -1)
+        return join_events(points, self._event_shapes)
 
     def _each(self, method: str, *arguments: Tensor) -> list[Tensor]:
         """Call a method of every component on its parts of the arguments."""

@@ -16,6 +16,7 @@ from torch.distributions import Distribution
 from pyro_manifolds.distributions.transforms.covering import Covering, FiniteCovering
 from pyro_manifolds.manifolds import FlatManifold, Manifold, Product
 from pyro_manifolds.manifolds.glide import GlideQuotient
+from pyro_manifolds.ops.events import join_events, split_events
 from pyro_manifolds.ops.lattice import winding_vectors
 from pyro_manifolds.ops.wrapped_normal import wrapped_normal_log_prob
 
@@ -141,25 +142,21 @@ class ProductCovering(Covering):
         return torch.stack([part.log_fibre_sum(base, p) for part, base, p in triples]).sum(0)
 
     def _call(self, x: Tensor) -> Tensor:
-        pieces = x.split([part.cover_shape.numel() for part in self.parts], -1)
-        points = [
-            part(piece.reshape(piece.shape[:-1] + part.cover_shape))
-            for part, piece in zip(self.parts, pieces, strict=True)
-        ]
-        return self.manifold.join(points)
+        pieces = split_events(x, self._cover_shapes)
+        return self.manifold.join(
+            [part(piece) for part, piece in zip(self.parts, pieces, strict=True)]
+        )
 
     def _inverse(self, y: Tensor) -> Tensor:
         pairs = zip(self.parts, self.manifold.split(y), strict=True)
         return self._join([part.inv(point) for part, point in pairs])
 
+    @property
+    def _cover_shapes(self) -> list[Size]:
+        return [part.cover_shape for part in self.parts]
+
     def _join(self, lifts: list[Tensor]) -> Tensor:
-        flat = [
-            lift.reshape(
-                lift.shape[: lift.dim() - len(part.cover_shape)] + (part.cover_shape.numel(),)
-            )
-            for part, lift in zip(self.parts, lifts, strict=True)
-        ]
-        return torch.cat(flat, -1)
+        return join_events(lifts, self._cover_shapes)
 
 
 def covering_of(manifold: Manifold) -> Covering:
