@@ -19,7 +19,7 @@ lint: .venv/installed-lint .venv/installed-test  ## ruff and mypy
 tutorials: .venv/installed-test  ## run the notebooks in full and keep their outputs
 	$(BIN)/python tutorials/build.py
 
-benchmarks: .venv/installed-test  ## ratios against named peers
+benchmarks: .venv/installed-benchmarks  ## ratios against named peers
 	$(BIN)/python -m benchmarks $(ARGS)
 
 dist: .venv/installed-lint  ## build wheel and sdist, and import from the wheel alone

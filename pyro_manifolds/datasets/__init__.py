@@ -1,5 +1,6 @@
-"""Data whose topology is known: generated images, and patches of bundled photographs."""
+"""Data whose topology is known: generated images, digits, patches of bundled photographs."""
 
+from pyro_manifolds.datasets.digits import Digits, mnist_digits, rotate_images
 from pyro_manifolds.datasets.klein_circles import (
     KleinCircles,
     KleinCirclesSplit,
@@ -22,6 +23,7 @@ from pyro_manifolds.datasets.patches import (
 __all__ = [
     "TEST_PHOTOGRAPHS",
     "TRAIN_PHOTOGRAPHS",
+    "Digits",
     "KleinCircles",
     "KleinCirclesSplit",
     "d_norm",
@@ -29,9 +31,11 @@ __all__ = [
     "extract_patches",
     "klein_circle",
     "klein_circles",
+    "mnist_digits",
     "patch_sphere",
     "patch_to_sphere",
     "photographs",
+    "rotate_images",
     "sphere_to_patch",
     "split_klein_circles",
 ]
