@@ -2,10 +2,12 @@
 
 from typing import NoReturn
 
+from pyro.distributions import constraints
 from pyro.distributions.constraints import Constraint
 from torch import Tensor
-from torch.distributions import Transform, biject_to, identity_transform, transform_to
+from torch.distributions import Transform, biject_to, transform_to
 
+from pyro_manifolds.distributions.transforms.chart import Chart, has_chart
 from pyro_manifolds.distributions.transforms.unembed import Unembed
 from pyro_manifolds.manifolds import Euclidean, Manifold
 
@@ -17,7 +19,9 @@ class OnManifold(Constraint):
 
     ``transform_to`` maps the ambient space onto the manifold through ``unembed``, so that
     ``pyro.param(..., constraint=manifold.support)`` and ``init_to_feasible`` work. ``biject_to``
-    exists for Euclidean space only, and raises an error that names the ways round it otherwise.
+    exists where the manifold has a chart, on Euclidean and hyperbolic space and their products,
+    with the log-determinant of the Riemannian volume; elsewhere it raises an error that names the
+    ways round it.
 
     Args:
         manifold: The manifold.
@@ -60,13 +64,15 @@ on_manifold = OnManifold
 
 @transform_to.register(OnManifold)
 def _transform_to_manifold(constraint: OnManifold) -> Transform:
-    return Unembed(constraint.manifold)
+    return (Chart if has_chart(constraint.manifold) else Unembed)(constraint.manifold)
 
 
 @biject_to.register(OnManifold)
 def _biject_to_manifold(constraint: OnManifold) -> Transform | NoReturn:
     if isinstance(constraint.manifold, Euclidean):
-        return identity_transform
+        return biject_to(constraints.real_vector)
+    if has_chart(constraint.manifold):
+        return Chart(constraint.manifold)
     raise NotImplementedError(
         f"No bijection from R^n covers {constraint.manifold} without a cut. Reparameterise the "
         "model's site with pyro_manifolds.infer.reparam.ManifoldReparam, which serves every "

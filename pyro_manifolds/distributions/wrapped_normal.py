@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import geoopt
 import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution, constraints
@@ -15,12 +16,19 @@ from torch.types import _size
 
 from pyro_manifolds.distributions.concatenated import Concatenated
 from pyro_manifolds.distributions.covering_pushforward import CoveringPushforward
+from pyro_manifolds.distributions.hyperbolic_normal import HyperbolicNormal
 from pyro_manifolds.distributions.tangent_normal import TangentNormal
-from pyro_manifolds.manifolds import FlatManifold, Manifold, Product
+from pyro_manifolds.manifolds import (
+    FlatManifold,
+    HyperbolicSpace,
+    Manifold,
+    Product,
+    as_manifold,
+)
 from pyro_manifolds.manifolds.glide import GlideQuotient
 from pyro_manifolds.ops.tangent_normal import MAX_SCALE
 
-__all__ = ["WrappedNormal"]
+__all__ = ["WrappedNormal", "bounded_scales"]
 
 
 class WrappedNormal(CoveringPushforward):
@@ -35,8 +43,9 @@ class WrappedNormal(CoveringPushforward):
     On the Klein bottle and the Moebius band the scale is diagonal in the frame of the coordinates,
     which makes the distribution a function of the point ``loc`` and not of its lift. On
     a Moebius band of finite width, samples beyond the edge are reflected. On spheres and
-    their quotients the scale is isotropic, see :class:`TangentNormal`; on products each factor
-    takes its part of ``loc`` and ``scale``.
+    their quotients the scale is isotropic, see :class:`TangentNormal`. On hyperbolic space it is
+    diagonal in the frame of the origin, carried to ``loc`` in parallel along the geodesic, see
+    :class:`HyperbolicNormal`. On products each factor takes its part of ``loc`` and ``scale``.
 
     References:
         | Directional Statistics (Mardia and Jupp, 2000)
@@ -44,17 +53,20 @@ class WrappedNormal(CoveringPushforward):
           2026), arXiv 2604.23804
 
     Args:
-        manifold: The manifold.
+        manifold: The manifold. Also geoopt's ``Lorentz`` or ``PoincareBall`` of fixed curvature,
+            which become a :class:`Hyperboloid` and a :class:`PoincareBall`.
         loc: Location, ``batch_shape + manifold.event_shape``, any representative; a number will do
             on the circle.
         scale: Standard deviation before wrapping, in the units of length of the manifold; a number
             or ``batch_shape + manifold.scale_shape``: one entry for each coordinate on flat
-            manifolds, none (isotropic) on circles, spheres and their quotients.
+            manifolds and in the frame on hyperbolic ones, none (isotropic) on circles, spheres and
+            their quotients.
         validate_args: Whether to check arguments and values.
 
     Raises:
         ValueError: If shapes do not fit, if ``scale`` could be taken for a covariance matrix, or,
             under validation, if ``loc`` is not on the manifold or ``scale`` not positive.
+        TypeError: If ``manifold`` is neither of this library nor one of those of geoopt.
 
     Example:
         >>> d = WrappedNormal(KleinBottle(), torch.tensor([0.05, 2.1]), torch.tensor([0.2, 0.3]))
@@ -66,13 +78,14 @@ class WrappedNormal(CoveringPushforward):
 
     def __init__(
         self,
-        manifold: Manifold,
+        manifold: Manifold | geoopt.Manifold,
         loc: Tensor | float,
         scale: Tensor | float,
         *,
         validate_args: bool | None = None,
     ) -> None:
         loc, scale = _as_tensors(loc, scale)
+        manifold = as_manifold(manifold, loc.shape)
         batch_shape = _batch_shape(manifold, loc, scale)
         self.loc = loc.expand(batch_shape + manifold.event_shape)
         self.scale = scale.expand(batch_shape + manifold.scale_shape)
@@ -90,7 +103,7 @@ class WrappedNormal(CoveringPushforward):
 
     @property
     def _scale_constraint(self) -> Constraint:
-        bounded = _bounded_scales(self.manifold)
+        bounded = bounded_scales(self.manifold)
         if not any(bounded):
             return constraints.positive
         largest = [MAX_SCALE if flag else math.inf for flag in bounded]
@@ -133,11 +146,12 @@ def _as_tensors(loc: Tensor | float, scale: Tensor | float) -> tuple[Tensor, Ten
     return loc, scale
 
 
-def _bounded_scales(manifold: Manifold) -> list[bool]:
+def bounded_scales(manifold: Manifold) -> list[bool]:
     """Tell of each scale whether it belongs to a sphere or a quotient, where it is bounded."""
     if isinstance(manifold, Product):
-        return [bounded for factor in manifold.manifolds for bounded in _bounded_scales(factor)]
-    return [not isinstance(manifold, FlatManifold)] * manifold.scale_shape.numel()
+        return [bounded for factor in manifold.manifolds for bounded in bounded_scales(factor)]
+    unbounded = isinstance(manifold, FlatManifold | HyperbolicSpace)
+    return [not unbounded] * manifold.scale_shape.numel()
 
 
 def _on_cover(manifold: Manifold, loc: Tensor, scale: Tensor) -> Distribution:
@@ -152,6 +166,8 @@ def _on_cover(manifold: Manifold, loc: Tensor, scale: Tensor) -> Distribution:
         return Concatenated(*(_on_cover(*triple) for triple in triples), validate_args=False)
     if isinstance(manifold, FlatManifold):
         return dist.Normal(loc, scale, validate_args=False).to_event(manifold.ndim)
+    if isinstance(manifold, HyperbolicSpace):
+        return HyperbolicNormal(manifold, loc, scale, validate_args=False)
     return TangentNormal(manifold.lift(loc), scale, validate_args=False)
 
 

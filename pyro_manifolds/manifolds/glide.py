@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import abc
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Size, Tensor
 
 from pyro_manifolds.manifolds.flat import FlatManifold
+from pyro_manifolds.manifolds.manifold import Manifold
 from pyro_manifolds.ops.angles import angle_of, parity, wrap
+
+if TYPE_CHECKING:
+    from pyro_manifolds.distributions.transforms import Covering
 
 __all__ = ["GlideQuotient"]
 
@@ -24,7 +30,30 @@ class GlideQuotient(FlatManifold):
 
     ndim = 1
     dim = 2
+    num_sheets = 2
     event_shape = scale_shape = Size([2])
+
+    @property
+    @abc.abstractmethod
+    def cover(self) -> Manifold:
+        """The orientable double cover."""
+
+    @property
+    def orientation_covering(self) -> Covering:
+        """Two-sheeted covering by :attr:`cover`.
+
+        Example:
+            >>> MoebiusBand().orientation_covering.fibre(torch.tensor([0.5, 0.2]))
+            tensor([[ 0.5000,  0.2000],
+                    [-2.6416, -0.2000]])
+        """
+        from pyro_manifolds.distributions.transforms import FiniteCovering
+
+        return FiniteCovering(self)
+
+    def lift(self, y: Tensor) -> Tensor:
+        """Lift points to :attr:`cover`, on the sheet of the canonical representative."""
+        return self.projx(y)
 
     def _wrap_across(self, h: Tensor) -> Tensor:
         """Reduce a second coordinate, or a difference of two, to its canonical interval."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,9 +11,6 @@ from pyro_manifolds.manifolds.glide import GlideQuotient
 from pyro_manifolds.manifolds.torus import Torus
 from pyro_manifolds.ops.angles import angle_of, wrap
 from pyro_manifolds.ops.repulsion import log_norm_weight
-
-if TYPE_CHECKING:
-    from pyro_manifolds.distributions.transforms import Covering
 
 __all__ = ["KleinBottle"]
 
@@ -55,17 +51,6 @@ class KleinBottle(GlideQuotient):
     def cover(self) -> Torus:
         """The torus, the orientable double cover."""
         return Torus(2)
-
-    @property
-    def orientation_covering(self) -> Covering:
-        """Two-sheeted covering by the torus."""
-        from pyro_manifolds.distributions.transforms import FiniteCovering
-
-        return FiniteCovering(self)
-
-    def lift(self, y: Tensor) -> Tensor:
-        """Lift points to the torus, on the sheet of the canonical representative."""
-        return self.project(y)
 
     def _wrap_across(self, h: Tensor) -> Tensor:
         return wrap(h)

@@ -110,8 +110,8 @@ class Manifold(geoopt.Manifold):
         """
         raise NotImplementedError(
             f"{self}: the law of unembed(z) for normal z has no density of closed form, which "
-            "ManifoldReparam needs; use a guide on the manifold itself, AutoWrappedNormal or "
-            "a WrappedNormal of your own"
+            "ManifoldReparam needs; move the site to its cover first, by CoveringReparam, or use "
+            "a guide on the manifold itself, AutoWrappedNormal or a WrappedNormal of your own"
         )
 
     def _log_prob_uniform(self, y: Tensor) -> Tensor:

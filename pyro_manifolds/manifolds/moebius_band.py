@@ -7,14 +7,15 @@ import math
 import torch
 from torch import Tensor
 
+from pyro_manifolds.manifolds.cylinder import Cylinder
 from pyro_manifolds.manifolds.glide import GlideQuotient
-from pyro_manifolds.ops.angles import wrap
+from pyro_manifolds.manifolds.strip import Strip
 from pyro_manifolds.ops.repulsion import log_norm_weight
 
 __all__ = ["MoebiusBand"]
 
 
-class MoebiusBand(GlideQuotient):
+class MoebiusBand(Strip, GlideQuotient):
     r"""Open Moebius band :math:`\mathbb{R} \times (-w, w) / \langle (t+\pi, -h) \rangle`.
 
     A point is an angle in radians and a height, event shape ``(2,)``; canonical pairs lie in
@@ -42,40 +43,14 @@ class MoebiusBand(GlideQuotient):
 
     name = "MoebiusBand"
     embed_dim = 4
+    angle_period = math.pi
+    _project_open = GlideQuotient.project
+    _deck_open = GlideQuotient.deck
 
-    def __init__(self, half_width: float = 1.0) -> None:
-        super().__init__()
-        if not half_width > 0:
-            raise ValueError(f"MoebiusBand: expected half_width > 0, got {half_width}")
-        self.half_width = float(half_width)
-        self.volume = 2 * math.pi * self.half_width
-        finite = math.isfinite(self.half_width)
-        # Reflections at both edges compose to a translation by four half-widths.
-        self.lattice = (2 * math.pi, 4 * self.half_width if finite else None)
-        self.periods = (math.pi, 2 * self.half_width if finite else 1.0)
-
-    def _key(self) -> tuple[object, ...]:
-        return (self.half_width,)
-
-    def deck(self, x: Tensor) -> Tensor:
-        sheets = super().deck(x)
-        if not self.is_compact:
-            return sheets
-        along, across = sheets.unbind(-1)
-        return torch.cat([sheets, torch.stack([along, 2 * self.half_width - across], -1)])
-
-    def project(self, x: Tensor) -> Tensor:
-        if not self.is_compact:
-            return super().project(x)
-        along, across = x.unbind(-1)
-        return self.projx(torch.stack([along, self._fold(across)], -1))
-
-    def projx(self, x: Tensor) -> Tensor:
-        along, across = super().project(x).unbind(-1)
-        return torch.stack([along, self._clamp(across)], -1)
-
-    def contains(self, x: Tensor) -> Tensor:
-        return super().contains(x) & (x[..., 1].abs() < self.half_width)
+    @property
+    def cover(self) -> Cylinder:
+        """The cylinder of the same width, the orientable double cover."""
+        return Cylinder(self.half_width)
 
     def embed(self, y: Tensor) -> Tensor:
         t, h = y.unbind(-1)
@@ -103,13 +78,3 @@ class MoebiusBand(GlideQuotient):
     def preimage(self, y: Tensor) -> Tensor:
         circle, height = self.embed(y).split(2, -1)
         return torch.cat([2 * math.sqrt(2) * circle, height], -1)
-
-    def _fold(self, h: Tensor) -> Tensor:
-        """Reflect heights at the edges until they lie in the band."""
-        w = self.half_width
-        h = wrap(h, 4 * w)
-        return torch.where(h > w, 2 * w - h, torch.where(h < -w, -2 * w - h, h))
-
-    def _clamp(self, h: Tensor) -> Tensor:
-        edge = self.half_width * (1 - torch.finfo(h.dtype).eps)
-        return h.clamp(-edge, edge) if self.is_compact else h

@@ -1,5 +1,6 @@
 """Transforms: coverings, and the way from the ambient space onto a manifold."""
 
+from pyro_manifolds.distributions.transforms.chart import Chart, has_chart
 from pyro_manifolds.distributions.transforms.covering import (
     ComposedCovering,
     Covering,
@@ -13,6 +14,7 @@ from pyro_manifolds.distributions.transforms.flat_covering import (
 from pyro_manifolds.distributions.transforms.unembed import Unembed
 
 __all__ = [
+    "Chart",
     "ComposedCovering",
     "Covering",
     "FiniteCovering",
@@ -20,4 +22,5 @@ __all__ = [
     "ProductCovering",
     "Unembed",
     "covering_of",
+    "has_chart",
 ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 from typing import Any
 
-import torch
 from pyro.distributions.constraints import Constraint
 from torch import Size, Tensor
 from torch.distributions import Distribution, Transform
@@ -91,8 +90,9 @@ class Covering(Transform):
 class FiniteCovering(Covering):
     """Covering with finitely many sheets, the one that a manifold describes itself.
 
-    The manifold offers ``cover``, ``project``, ``lift`` and ``deck``: spheres (one sheet),
-    projective spaces and SO(3) (two), lens spaces, and the Klein bottle under the torus.
+    The manifold offers ``cover``, ``project``, ``lift``, ``deck`` and ``num_sheets``: spheres (one
+    sheet), projective spaces and SO(3) (two), lens spaces, the Klein bottle under the torus, and
+    the Moebius band under the cylinder.
 
     Example:
         >>> covering = KleinBottle().orientation_covering
@@ -116,11 +116,12 @@ class FiniteCovering(Covering):
 
     @property
     def num_sheets(self) -> int:  # type: ignore[override]
-        point = torch.zeros(self.cover_shape)
-        return self.manifold.deck(point).shape[0]
+        return self.manifold.num_sheets
 
     def fibre(self, y: Tensor) -> Tensor:
-        return self.cover.projx(self.manifold.deck(self._inverse(y)))
+        # The deck of a folded strip goes on with reflections, which are not on the cover.
+        sheets = self.manifold.deck(self._inverse(y))[: self.num_sheets]
+        return self.cover.projx(sheets)
 
     def log_fibre_sum(self, base_dist: Distribution, y: Tensor) -> Tensor:
         return base_dist.log_prob(self.fibre(y)).logsumexp(0)

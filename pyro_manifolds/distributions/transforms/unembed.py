@@ -1,7 +1,5 @@
 """The way from the ambient space onto a manifold."""
 
-from typing import NoReturn
-
 from pyro.distributions import constraints
 from pyro.distributions.constraints import Constraint
 from torch import Size, Tensor
@@ -52,7 +50,7 @@ class Unembed(Transform):
     def _inverse(self, y: Tensor) -> Tensor:
         return self.manifold.embed(y)
 
-    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> NoReturn:
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         raise NotImplementedError(f"Unembed: no density passes onto {self.manifold} this way")
 
     def forward_shape(self, shape: Size) -> Size:
