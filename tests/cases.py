@@ -1,5 +1,6 @@
 """The table of examples: one row for each regime of each distribution, manifold and covering."""
 
+import copy
 import itertools
 import math
 from functools import partial
@@ -13,22 +14,29 @@ from pyro_manifolds.distributions import (
     CoveringPushforward,
     ManifoldUniform,
     PowerSpherical,
+    ProjectedNormal,
+    SphericalCauchy,
     TangentNormal,
     VonMises,
+    VonMisesFisher,
     WrappedNormal,
 )
 from pyro_manifolds.manifolds import (
     SO3,
     Circle,
+    Cylinder,
     Euclidean,
+    Hyperboloid,
     KleinBottle,
     LensSpace,
     MoebiusBand,
+    PoincareBall,
     Product,
     ProjectiveSpace,
     Sphere,
     Torus,
 )
+from pyro_manifolds.nn import CylinderFlow, TorusFlow
 from pyro_manifolds.ops.arcs import unit
 from pyro_manifolds.testing import (
     Case,
@@ -37,6 +45,7 @@ from pyro_manifolds.testing import (
     circle_rule,
     gauss_rule,
     glide_rule,
+    hyperbolic_rule,
     line_rule,
     product_rule,
     quotient_rule,
@@ -48,6 +57,7 @@ PI, TURN = math.pi, 2 * math.pi
 ALL_SCALES = (1e-6, 1e-3, 1.0, 1e3, 1e6)
 SPHERE_SCALES = (1e-6, 1e-3, 1.0, 3.0, TURN)
 CONCENTRATIONS = (1e-6, 1e-3, 1.0, 1e3, 1e6)
+PARTS_OF_ONE = (0.0, 1e-6, 0.5, 0.999, 1 - 2.0**-24)
 
 
 def rows(table, *flags):
@@ -127,6 +137,10 @@ def folded_band_orbit(x, n):
     return open_band_orbit(lifted, n).flatten(0, 1)
 
 
+def cylinder_orbit(x, n):
+    return torch.stack([x + x.new_tensor([TURN * k, 0.0]) for k in range(-n, n + 1)])
+
+
 def sign_orbit(x, n):
     return torch.stack([x, -x])
 
@@ -143,6 +157,14 @@ def lens_orbit(p, q):
 
 def arc(x, y):
     return (x * y).sum(-1).clamp(-1, 1).acos()
+
+
+def minkowski_arc(radius):
+    def dist(x, y):
+        product = (x * y).sum(-1) - 2 * x[..., 0] * y[..., 0]
+        return radius * (-product / radius**2).clamp(min=1).acosh()
+
+    return dist
 
 
 def gap(x, y):
@@ -181,6 +203,14 @@ def power_spherical(loc, concentration, validate_args=None):
     return PowerSpherical(unit(loc), concentration, validate_args=validate_args)
 
 
+def von_mises_fisher(loc, concentration, validate_args=None):
+    return VonMisesFisher(unit(loc), concentration, validate_args=validate_args)
+
+
+def spherical_cauchy(loc, concentration, validate_args=None):
+    return SphericalCauchy(unit(loc), concentration, validate_args=validate_args)
+
+
 def von_mises_torus(loc, concentration, validate_args=None):
     return VonMises(loc, concentration, validate_args=validate_args).to_event(1)
 
@@ -202,6 +232,23 @@ def pushed(base, covering):
     return build
 
 
+def shaped_flow(flow, seed=0):
+    """Give a flow and its copy in double precision weights that are not trained, and not zero."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in flow.requires_grad_(False).parameters():
+        parameter.normal_(std=0.3, generator=generator)
+    return {torch.float32: flow, torch.float64: copy.deepcopy(flow).double()}
+
+
+def flow(flows):
+    """Build the distribution of a flow at a context, in the dtype of the context."""
+
+    def build(context, validate_args=None):
+        return flows[context.dtype](context, validate_args=validate_args)
+
+    return build
+
+
 def full_normal(loc, scale_tril, validate_args=None):
     return dist.MultivariateNormal(loc, scale_tril=scale_tril.tril(), validate_args=validate_args)
 
@@ -212,6 +259,23 @@ def uniform_on(manifold):
 
 def scaled(name="scale"):
     return {"wrong": {name: 1.1}, "gaussian": lambda s: {name: s}}
+
+
+def flowing(flows, covering, rule, **more):
+    """Row of a flow on a double cover, which depends on a context of two numbers."""
+    return Case(
+        build=pushed(flow(flows), covering),
+        params={"context": (0.8, -0.5)},
+        manifold=covering.manifold,
+        other={"context": (-1.0, 0.3)},
+        quadrature=rule,
+        quadrature_error=2e-5,
+        base=flow(flows),
+        orbit=lambda x, n: torch.stack([x, glide(x)]),
+        wrong={"context": -1.0},
+        extremes={"context": (0.0, 1e3)},
+        **more,
+    )
 
 
 def flat(manifold, loc, scale, other, rule, **more):
@@ -251,12 +315,31 @@ def curved(manifold, loc, scale, other, rule, **more):
     return Case(manifold=manifold, **(fields | more))
 
 
+def hyperbolic(manifold, loc, scale, other, reach, size=64, **more):
+    """Row of a wrapped normal on hyperbolic space."""
+    fields = {
+        "build": on(manifold),
+        "params": {"loc": loc, "scale": scale},
+        "other": {"loc": other[0], "scale": other[1]},
+        "quadrature": partial(hyperbolic_rule, manifold, reach, size),
+        "extremes": {"scale": ALL_SCALES},
+        "invalid": ({"scale": -1.0}, {"scale": 0.0}, {"loc": math.inf}),
+        "has_mean": True,
+        **scaled(),
+    }
+    return Case(manifold=manifold, **(fields | more))
+
+
 CIRCLE, TORUS, KLEIN = Circle(), Torus(2), KleinBottle()
 BAND, OPEN_BAND = MoebiusBand(), MoebiusBand(math.inf)
 SPHERE, PLANE, SO, LENS = Sphere(2), ProjectiveSpace(2), SO3(), LensSpace(5, 2)
+HYPERBOLOID, SMALL_HYPERBOLOID = Hyperboloid(2), Hyperboloid(2, curvature=-4.0)
+BALL, LARGE_BALL = PoincareBall(3), PoincareBall(2, curvature=-0.25)
+FUNNEL = Product(LARGE_BALL, CIRCLE)
 GLOBE = Product(CIRCLE, SPHERE)
 STRIP = Product(CIRCLE, Euclidean(1))
 ORIENTATION = KLEIN.orientation_covering
+SMALL_FLOW = {"context": 2, "layers": 2, "bins": 4, "hidden_features": (8,)}
 FROM_PLANE = TORUS.covering.then(ORIENTATION)
 
 QUARTER = ((0.0, -1.0, 0.0), (1.0, 0.0, 0.0), (0.0, 0.0, 1.0))
@@ -376,6 +459,21 @@ CASES = {
         deck=(shift(TURN, 0.0),), extremes={"scale": ALL_SCALES}, invalid=({"scale": -1.0},),
         lifts=True, has_mean=True, **scaled(),
     ),
+    "wrapped-hyperboloid": hyperbolic(
+        HYPERBOLOID, (0.0, 0.6, -0.2), (0.5, 0.7), ((0.0, -0.3, 0.5), (0.6, 0.6)), 6
+    ),
+    "wrapped-hyperboloid-strongly-curved": hyperbolic(
+        SMALL_HYPERBOLOID, (0.0, -0.4, 0.3), (0.4, 0.3), ((0.0, 0.0, 0.0), (0.4, 0.5)), 4, 96
+    ),
+    "wrapped-ball": hyperbolic(
+        BALL, (0.2, -0.3, 0.1), (0.5, 0.6, 0.4), ((0.0, 0.2, 0.0), (0.6, 0.4, 0.5)), 5, 38
+    ),
+    "wrapped-funnel": Case(
+        on(FUNNEL), {"loc": (0.8, -0.5, 3.0), "scale": (0.5, 0.6, 0.4)}, FUNNEL,
+        other={"loc": (0.5, 0.0, -3.0), "scale": (0.6, 0.6, 0.5)}, has_mean=True,
+        deck=(shift(0.0, 0.0, TURN),), extremes={"scale": ALL_SCALES}, invalid=({"scale": -1.0},),
+        **scaled(),
+    ),
     "wrapped-klein-and-rotations": Case(
         on(Product(KLEIN, SO)),
         {"loc": (0.1, 1.0, *itertools.chain(*QUARTER)), "scale": (0.3, 0.4, 0.3)},
@@ -435,6 +533,88 @@ CASES = {
         other={"loc": (-1.0, 0.0, 0.0, 0.0), "concentration": 3.0},
         quadrature=partial(sphere_rule, 3, 28), kl=uniform_on(Sphere(3)), has_entropy=True,
     ),
+    "von-mises-fisher-circle": Case(
+        von_mises_fisher, {"loc": (0.6, -0.8), "concentration": 2.0}, Sphere(1),
+        other={"loc": (1.0, 0.3), "concentration": 5.0}, quadrature=partial(sphere_rule, 1, 64),
+        wrong={"concentration": 1.21}, extremes={"concentration": (0.0, *CONCENTRATIONS)},
+        uniform={"concentration": 0.0}, gaussian=lambda s: {"concentration": s**-2},
+        invalid=({"concentration": -1.0},), kl=uniform_on(Sphere(1)), has_entropy=True,
+    ),
+    "von-mises-fisher-sphere": Case(
+        von_mises_fisher, {"loc": (0.6, -0.8, 0.3), "concentration": 6.0}, SPHERE,
+        other={"loc": (1.0, 0.3, 0.0), "concentration": 3.0},
+        quadrature=partial(sphere_rule, 2, 36), wrong={"concentration": 1.21},
+        extremes={"concentration": (0.0, *CONCENTRATIONS)}, uniform={"concentration": 0.0},
+        gaussian=lambda s: {"concentration": s**-2}, invalid=({"concentration": -1.0},),
+        kl=uniform_on(SPHERE), has_entropy=True, has_mean=True,
+    ),
+    "von-mises-fisher-sphere-concentrated": Case(
+        von_mises_fisher, {"loc": (0.0, 0.0, -1.0), "concentration": 150.0}, SPHERE,
+        other={"loc": (0.1, 0.0, -1.0), "concentration": 100.0},
+        quadrature=partial(sphere_rule, 2, 96), wrong={"concentration": 1.21},
+        kl=lambda dtype: von_mises_fisher(
+            torch.tensor([0.2, 0.1, -1.0], dtype=dtype), torch.tensor(90.0, dtype=dtype)
+        ), has_entropy=True,
+    ),
+    "von-mises-fisher-sphere-3": Case(
+        von_mises_fisher, {"loc": (0.6, -0.8, 0.3, 0.1), "concentration": 5.0}, Sphere(3),
+        other={"loc": (1.0, 0.3, 0.0, 0.0), "concentration": 3.0},
+        quadrature=partial(sphere_rule, 3, 28), wrong={"concentration": 1.21},
+        extremes={"concentration": (0.0, *CONCENTRATIONS)}, uniform={"concentration": 0.0},
+        gaussian=lambda s: {"concentration": s**-2}, invalid=({"concentration": -1.0},),
+        kl=lambda dtype: von_mises_fisher(
+            torch.tensor([1.0, 1.0, 0.0, 0.0], dtype=dtype), torch.tensor(2.0, dtype=dtype)
+        ), has_entropy=True,
+    ),
+    "von-mises-fisher-sphere-3-weak": Case(
+        von_mises_fisher, {"loc": (1.0, 0.0, 0.0, 0.0), "concentration": 0.01}, Sphere(3),
+        other={"loc": (-1.0, 0.0, 0.0, 0.0), "concentration": 0.5},
+        quadrature=partial(sphere_rule, 3, 20), kl=uniform_on(Sphere(3)), has_entropy=True,
+    ),
+    "spherical-cauchy-circle": Case(
+        spherical_cauchy, {"loc": (0.6, -0.8), "concentration": 0.7}, Sphere(1),
+        other={"loc": (1.0, 0.3), "concentration": 0.5}, quadrature=partial(sphere_rule, 1, 128),
+        wrong={"concentration": 1.1}, extremes={"concentration": PARTS_OF_ONE},
+        uniform={"concentration": 0.0}, invalid=({"concentration": -0.1}, {"concentration": 1.0}),
+        kl=lambda dtype: spherical_cauchy(
+            torch.tensor([1.0, 1.0], dtype=dtype), torch.tensor(0.3, dtype=dtype)
+        ), has_entropy=True,
+    ),
+    "spherical-cauchy-sphere": Case(
+        spherical_cauchy, {"loc": (0.6, -0.8, 0.3), "concentration": 0.5}, SPHERE,
+        other={"loc": (1.0, 0.3, 0.0), "concentration": 0.3},
+        quadrature=partial(sphere_rule, 2, 56), wrong={"concentration": 1.15},
+        extremes={"concentration": PARTS_OF_ONE}, uniform={"concentration": 0.0},
+        invalid=({"concentration": -0.1}, {"concentration": 1.0}), kl=uniform_on(SPHERE),
+        has_entropy=True,
+    ),
+    "spherical-cauchy-sphere-3": Case(
+        spherical_cauchy, {"loc": (0.6, -0.8, 0.3, 0.0), "concentration": 0.4}, Sphere(3),
+        other={"loc": (1.0, 0.3, 0.0, 0.0), "concentration": 0.2},
+        quadrature=partial(sphere_rule, 3, 36), wrong={"concentration": 1.2},
+        kl=lambda dtype: spherical_cauchy(
+            torch.tensor([1.0, 1.0, 0.0, 0.0], dtype=dtype), torch.tensor(0.3, dtype=dtype)
+        ), has_entropy=True,
+    ),
+    "projected-normal-circle": Case(
+        ProjectedNormal, {"concentration": (1.5, -2.0)}, Sphere(1),
+        other={"concentration": (1.0, 0.3)}, quadrature=partial(sphere_rule, 1, 128),
+        wrong={"concentration": 1.15}, extremes={"concentration": (0.0, *CONCENTRATIONS)},
+        uniform={"concentration": 0.0}, kl=uniform_on(Sphere(1)), has_entropy=True,
+        gaussian=lambda s: {"concentration": (0.6 / s, -0.8 / s)},
+    ),
+    "projected-normal-sphere": Case(
+        ProjectedNormal, {"concentration": (1.0, -2.0, 0.5)}, SPHERE,
+        other={"concentration": (0.5, 0.3, 1.0)}, quadrature=partial(sphere_rule, 2, 40),
+        wrong={"concentration": 1.15}, extremes={"concentration": (0.0, *CONCENTRATIONS)},
+        uniform={"concentration": 0.0}, kl=uniform_on(SPHERE), has_entropy=True,
+        gaussian=lambda s: {"concentration": (0.6 / s, 0.0, -0.8 / s)},
+    ),
+    "projected-normal-sphere-3-weak": Case(
+        ProjectedNormal, {"concentration": (0.5, 0.0, -0.3, 0.2)}, Sphere(3),
+        other={"concentration": (0.0, 1.0, 1.0, 0.0)}, quadrature=partial(sphere_rule, 3, 28),
+        kl=uniform_on(Sphere(3)), has_entropy=True,
+    ),
     "pushed-full-normal": Case(
         pushed(full_normal, TORUS.covering),
         {"loc": (3.0, 0.2), "scale_tril": ((0.5, 0.0), (0.3, 0.6))}, TORUS,
@@ -469,6 +649,18 @@ CASES = {
         base=power_spherical, quadrature=partial(quotient_rule, PLANE, 40),
         wrong={"concentration": 1.21}, extremes={"concentration": CONCENTRATIONS},
         uniform={"concentration": 0.0},
+    ),
+    "flow-klein": flowing(
+        shaped_flow(TorusFlow(2, **SMALL_FLOW)), ORIENTATION, klein_rule(96),
+        deck=KLEIN_GROUP["deck"],
+    ),
+    "flow-band": flowing(
+        shaped_flow(CylinderFlow(1.0, **SMALL_FLOW)), BAND.orientation_covering, band_rule(128),
+        deck=(glide,),
+    ),
+    "flow-open-band": flowing(
+        shaped_flow(CylinderFlow(math.inf, **SMALL_FLOW)), OPEN_BAND.orientation_covering,
+        lambda dtype: glide_rule(line_rule(-8, 8, 400, dtype), 96), deck=(glide,),
     ),
     "concatenated": Case(
         concatenated, {"loc": (1.0, -2.0, 0.0), "scale": (0.5, 1.0, 0.7)}, Euclidean(3),
@@ -507,6 +699,11 @@ def near_the_core(x):
     return torch.stack([x[..., 0], 0.02 * x[..., 1]], -1)
 
 
+def near_the_origin(manifold):
+    """Points whose coordinates are of the order of one."""
+    return lambda x: manifold.unembed(0.4 * manifold.radius * manifold.embed(x))
+
+
 KLEIN_AND_LENS = Product(KLEIN, Product(LensSpace(3, 1), Sphere(1)))
 
 MANIFOLDS = {
@@ -525,6 +722,14 @@ MANIFOLDS = {
     "band": ManifoldCase(
         BAND, 0.9, TURN, (glide,), open_band_orbit, gap, near_the_core,
         crossing=((3.0, 0.4), (0.2, -0.5)),
+    ),
+    "cylinder": ManifoldCase(
+        Cylinder(), 0.9, 2 * TURN, (shift(TURN, 0.0),), cylinder_orbit, gap, near_the_core,
+        crossing=((3.0, 0.4), (-3.0, -0.5)),
+    ),
+    "cylinder-open": ManifoldCase(
+        Cylinder(math.inf), PI, math.inf, (shift(TURN, 0.0),), cylinder_orbit, gap, near_the_core,
+        crossing=((3.0, 1.0), (-3.0, -1.2)),
     ),
     "band-open": ManifoldCase(
         OPEN_BAND, PI / 2, math.inf, (glide,), open_band_orbit, gap, near_the_core,
@@ -555,6 +760,22 @@ MANIFOLDS = {
         KLEIN_AND_LENS, PI / 3, 2 * PI**2 * 2 * PI**2 / 3 * TURN,
         (on_parts(KLEIN_AND_LENS, glide, lambda x: x),),
     ),
+    **{
+        name: ManifoldCase(
+            manifold, 2.0, math.inf, (), lambda x, n: x.unsqueeze(0),
+            minkowski_arc(manifold.radius) if isinstance(manifold, Hyperboloid) else None,
+            near_the_origin(manifold),
+        )
+        for name, manifold in [
+            ("hyperboloid-1", Hyperboloid(1)),
+            ("hyperboloid-2", HYPERBOLOID),
+            ("hyperboloid-5", Hyperboloid(5, curvature=-0.5)),
+            ("hyperboloid-strongly-curved", SMALL_HYPERBOLOID),
+            ("ball-3", BALL),
+            ("ball-weakly-curved", LARGE_BALL),
+        ]
+    },
+    "product-hyperbolic": ManifoldCase(FUNNEL, PI, math.inf, (shift(0.0, 0.0, TURN),)),
     "product-open": ManifoldCase(STRIP, PI, math.inf, (shift(TURN, 0.0),)),
 }  # fmt: skip
 
@@ -583,6 +804,10 @@ def globe_points(dtype, size):
     return torch.cat([plane(1)(dtype, size), uniform_points(SPHERE)(dtype, size)], -1)
 
 
+def wide_cylinder_points(dtype, size):
+    return Cylinder(math.inf).projx(plane(2)(dtype, size))
+
+
 def globe_basis(x):
     """Orthonormal basis beside a line and a sphere."""
     return torch.block_diag(torch.ones(1, 1, dtype=x.dtype), sphere_basis(x[1:]))
@@ -596,11 +821,21 @@ COVERINGS = {
     "klein-composed": CoveringCase(FROM_PLANE, plane(2)),
     "band": CoveringCase(BAND.covering, plane(2)),
     "band-open": CoveringCase(OPEN_BAND.covering, plane(2)),
+    "band-orientation": CoveringCase(
+        BAND.orientation_covering, uniform_points(BAND.orientation_covering.cover)
+    ),
+    "band-open-orientation": CoveringCase(OPEN_BAND.orientation_covering, wide_cylinder_points),
+    "cylinder": CoveringCase(Cylinder().covering, plane(2)),
     "euclidean": CoveringCase(Euclidean(2).covering, plane(2)),
     "sphere": CoveringCase(SPHERE.covering, uniform_points(SPHERE), sphere_basis),
     "projective": CoveringCase(PLANE.covering, uniform_points(SPHERE), sphere_basis),
     "rotations": CoveringCase(SO.covering, uniform_points(Sphere(3)), sphere_basis),
     "lens": CoveringCase(LENS.covering, uniform_points(Sphere(3)), sphere_basis),
     "globe": CoveringCase(GLOBE.covering, globe_points, globe_basis),
+    "hyperboloid": CoveringCase(
+        SMALL_HYPERBOLOID.covering,
+        lambda dtype, size: SMALL_HYPERBOLOID.unembed(torch.randn(size, 2, dtype=dtype)),
+        lambda x: SMALL_HYPERBOLOID.from_frame(x, torch.eye(2, dtype=x.dtype)),
+    ),
     "two-bands": CoveringCase(Product(OPEN_BAND, CIRCLE).covering, plane(3)),
 }

@@ -3,20 +3,32 @@
 from pyro_manifolds.distributions import constraints
 from pyro_manifolds.distributions.concatenated import Concatenated
 from pyro_manifolds.distributions.covering_pushforward import CoveringPushforward
+from pyro_manifolds.distributions.hyperbolic_normal import HyperbolicNormal
 from pyro_manifolds.distributions.kl import covering_kl_bound, covering_kl_estimate
+from pyro_manifolds.distributions.manifold_mixture import ManifoldMixture
 from pyro_manifolds.distributions.manifold_uniform import ManifoldUniform
+from pyro_manifolds.distributions.normalizing_flow import NormalizingFlow
 from pyro_manifolds.distributions.power_spherical import PowerSpherical
+from pyro_manifolds.distributions.projected_normal import ProjectedNormal
+from pyro_manifolds.distributions.spherical_cauchy import SphericalCauchy
 from pyro_manifolds.distributions.tangent_normal import TangentNormal
 from pyro_manifolds.distributions.von_mises import VonMises
+from pyro_manifolds.distributions.von_mises_fisher import VonMisesFisher
 from pyro_manifolds.distributions.wrapped_normal import WrappedNormal
 
 __all__ = [
     "Concatenated",
     "CoveringPushforward",
+    "HyperbolicNormal",
+    "ManifoldMixture",
     "ManifoldUniform",
+    "NormalizingFlow",
     "PowerSpherical",
+    "ProjectedNormal",
+    "SphericalCauchy",
     "TangentNormal",
     "VonMises",
+    "VonMisesFisher",
     "WrappedNormal",
     "constraints",
     "covering_kl_bound",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch import Size, Tensor
 from torch.distributions import Distribution
 from torch.types import _size
 
+from pyro_manifolds.distributions.constraints import OnManifold, on_manifold
+from pyro_manifolds.manifolds import Euclidean, Manifold, Product
 from pyro_manifolds.ops.events import join_events, split_events
 
 __all__ = ["Concatenated"]
@@ -36,19 +39,26 @@ class Concatenated(TorchDistribution):
     """
 
     arg_constraints: dict[str, Constraint] = {}
-    support = constraints.real_vector
 
     def __init__(self, *parts: Distribution, validate_args: bool | None = None) -> None:
         if not parts:
             raise ValueError("Concatenated: expected at least one part, got none")
         batch_shape = torch.broadcast_shapes(*(part.batch_shape for part in parts))
         self.parts = [part.expand(batch_shape) for part in parts]
-        event_shape = Size([sum(part.event_shape.numel() for part in parts)])
+        event_shape = Size([sum(math.prod(part.event_shape) for part in parts)])
         super().__init__(batch_shape, event_shape, validate_args=validate_args)
 
     @property
     def has_rsample(self) -> bool:  # type: ignore[override]
         return all(part.has_rsample for part in self.parts)
+
+    @constraints.dependent_property(is_discrete=False, event_dim=1)
+    def support(self) -> Constraint:
+        """Product of the manifolds of the parts; real vectors where there is none."""
+        factors = [factor for part in self.parts for factor in _factors(part)]
+        if all(isinstance(factor, Euclidean) for factor in factors):
+            return constraints.real_vector
+        return on_manifold(Product(*factors))
 
     def expand(self, batch_shape: _size, _instance: Any = None) -> Concatenated:
         new = self._get_checked_instance(Concatenated, _instance)
@@ -77,3 +87,14 @@ class Concatenated(TorchDistribution):
 
     def _join(self, values: list[Tensor]) -> Tensor:
         return join_events(values, self._event_shapes)
+
+
+def _factors(part: Distribution) -> list[Manifold]:
+    """Return the manifolds of the points of which an event of a part consists."""
+    support = part.support
+    while isinstance(support, torch.distributions.constraints.independent):
+        support = support.base_constraint
+    if not isinstance(support, OnManifold):
+        return [Euclidean(part.event_shape.numel())]
+    outer = len(part.event_shape) - support.event_dim
+    return [support.manifold] * part.event_shape[:outer].numel()

@@ -18,7 +18,7 @@ from pyro_manifolds.distributions.transforms import (
     FiniteCovering,
     FlatCovering,
 )
-from pyro_manifolds.manifolds import Manifold
+from pyro_manifolds.manifolds import Manifold, Product
 from pyro_manifolds.manifolds.glide import GlideQuotient
 
 __all__ = ["CoveringPushforward"]
@@ -49,8 +49,9 @@ class CoveringPushforward(TorchDistribution):
     Raises:
         TypeError: If ``covering`` is not a covering.
         ValueError: If the event shape does not fit; if a full covariance is wrapped on a manifold
-            whose frame flips, where it would depend on the choice of the lift; or if a law of the
-            line or of space, such as a normal, is pushed from a compact cover.
+            whose frame flips, where it would depend on the choice of the lift; if a law of the
+            line or of space, such as a normal, is pushed from a compact cover; or if the base
+            lives on another manifold than the cover.
 
     Example:
         >>> base = dist.Normal(torch.tensor([0.5, 1.0]), 0.1).to_event(1)
@@ -157,9 +158,18 @@ def _refuse_base_off_the_cover(base_dist: Distribution, covering: Covering) -> N
     base = base_dist
     while isinstance(base, torch.distributions.Independent):
         base = base.base_dist
-    if isinstance(first, FiniteCovering) and isinstance(base, _UNBOUNDED):
+    if not isinstance(first, FiniteCovering):
+        return
+    if isinstance(base, _UNBOUNDED):
         raise ValueError(
             f"CoveringPushforward: expected a distribution on {first.cover}, the cover, got "
             f"{type(base).__name__}; wrap it there first, by WrappedNormal({first.cover}, ...), "
             "or push it from the universal cover"
+        )
+    # Products of circles are tori by another name; other manifolds are other spaces.
+    manifold = getattr(base_dist, "manifold", first.cover)
+    if manifold != first.cover and not isinstance(manifold, Product):
+        raise ValueError(
+            f"CoveringPushforward: expected a distribution on {first.cover}, the cover of "
+            f"{first.manifold}, got one on {manifold}"
         )

@@ -3,18 +3,30 @@
 import math
 
 import torch
-from pyro.distributions import Independent
+from pyro.distributions import Delta, Independent, TorchDistribution
 from torch import Tensor
 from torch.distributions import kl_divergence, register_kl
 
 from pyro_manifolds.distributions.concatenated import Concatenated
 from pyro_manifolds.distributions.covering_pushforward import CoveringPushforward
+from pyro_manifolds.distributions.hyperbolic_normal import HyperbolicNormal
+from pyro_manifolds.distributions.manifold_mixture import ManifoldMixture
 from pyro_manifolds.distributions.manifold_uniform import ManifoldUniform
+from pyro_manifolds.distributions.normalizing_flow import NormalizingFlow
+from pyro_manifolds.distributions.power_spherical import PowerSpherical
+from pyro_manifolds.distributions.projected_normal import ProjectedNormal
 from pyro_manifolds.distributions.rotational import RotationalDistribution
+from pyro_manifolds.distributions.spherical_cauchy import SphericalCauchy
 from pyro_manifolds.distributions.von_mises import VonMises
+from pyro_manifolds.distributions.von_mises_fisher import VonMisesFisher
 from pyro_manifolds.distributions.wrapped_normal import WrappedNormal
 from pyro_manifolds.manifolds import Circle, FlatManifold, Torus
 from pyro_manifolds.ops import von_mises
+from pyro_manifolds.ops.spherical_cauchy import kl_spherical_cauchy
+from pyro_manifolds.ops.von_mises_fisher_kl import (
+    kl_power_spherical_von_mises_fisher,
+    kl_von_mises_fisher,
+)
 from pyro_manifolds.ops.wrapped_normal import wrapped_normal_kl_to_uniform
 
 __all__ = ["covering_kl_bound", "covering_kl_estimate"]
@@ -184,13 +196,40 @@ def _kl_independent_uniform(q: Independent, p: ManifoldUniform) -> Tensor:
     return kl.expand(torch.broadcast_shapes(kl.shape, p.batch_shape))
 
 
+@register_kl(ProjectedNormal, ManifoldUniform)
 @register_kl(RotationalDistribution, ManifoldUniform)
-def _kl_rotational_uniform(q: RotationalDistribution, p: ManifoldUniform) -> Tensor:
+def _kl_rotational_uniform(
+    q: RotationalDistribution | ProjectedNormal, p: ManifoldUniform
+) -> Tensor:
     if p.manifold != q.manifold:
         raise NotImplementedError(
             f"KL({type(q).__name__} || ManifoldUniform) needs {q.manifold}, got {p.manifold}"
         )
     return q.kl_to_uniform().expand(torch.broadcast_shapes(q.batch_shape, p.batch_shape))
+
+
+@register_kl(VonMisesFisher, VonMisesFisher)
+def _kl_von_mises_fisher_von_mises_fisher(q: VonMisesFisher, p: VonMisesFisher) -> Tensor:
+    _check_ambient_dim(q, p)
+    return kl_von_mises_fisher(q.loc, q.concentration, p.loc, p.concentration)
+
+
+@register_kl(PowerSpherical, VonMisesFisher)
+def _kl_power_spherical_von_mises_fisher(q: PowerSpherical, p: VonMisesFisher) -> Tensor:
+    _check_ambient_dim(q, p)
+    return kl_power_spherical_von_mises_fisher(q.loc, q.concentration, p.loc, p.concentration)
+
+
+@register_kl(SphericalCauchy, SphericalCauchy)
+def _kl_spherical_cauchy_spherical_cauchy(q: SphericalCauchy, p: SphericalCauchy) -> Tensor:
+    _check_ambient_dim(q, p)
+    return kl_spherical_cauchy(q.loc, q.concentration, p.loc, p.concentration)
+
+
+def _check_ambient_dim(q: RotationalDistribution, p: RotationalDistribution) -> None:
+    if q.manifold != p.manifold:
+        names = type(q).__name__, type(p).__name__
+        raise NotImplementedError(f"KL({names[0]} || {names[1]}) on {q.manifold} and {p.manifold}")
 
 
 @register_kl(ManifoldUniform, ManifoldUniform)
@@ -206,3 +245,17 @@ def _kl_uniform_uniform(q: ManifoldUniform, p: ManifoldUniform) -> Tensor:
 def _kl_concatenated(q: Concatenated, p: Concatenated) -> Tensor:
     pairs = zip(q.parts, p.parts, strict=True)
     return torch.stack([kl_divergence(a, b) for a, b in pairs]).sum(0)
+
+
+@register_kl(Delta, CoveringPushforward)
+@register_kl(Delta, HyperbolicNormal)
+@register_kl(Delta, Concatenated)
+@register_kl(Delta, ManifoldMixture)
+@register_kl(Delta, NormalizingFlow)
+def _kl_point_mass(q: Delta, p: TorchDistribution) -> Tensor:
+    """Keep the log-density of the point mass, which carries a Jacobian in the guides of Pyro.
+
+    Pyro's own rule leaves it out, so that ``TraceMeanField_ELBO`` would be no bound of the
+    evidence where a support has a bijection from the reals.
+    """
+    return q.log_density - p.log_prob(q.v)

@@ -8,7 +8,7 @@ from torch.types import _size
 
 from pyro_manifolds.distributions.rotational import RotationalDistribution
 from pyro_manifolds.manifolds.spherical import log_sphere_volume
-from pyro_manifolds.ops.polar import polar_point
+from pyro_manifolds.ops.polar import log_far_share, normal_polar_point
 from pyro_manifolds.ops.power_spherical import kl_to_uniform, log_normalizer, mean_resultant
 
 __all__ = ["PowerSpherical"]
@@ -24,9 +24,9 @@ class PowerSpherical(RotationalDistribution):
         p(x) = \frac{e^{-h(\kappa)}}{|S^{d-1}|} \left( \frac{1 + \mu \cdot x}{2} \right)^\kappa
 
     in ambient coordinates: values are unit vectors. The law is uniform at :math:`\kappa = 0`.
-    Sampling is exact and reparameterised, through two gamma variables and a normal direction.
-    The density vanishes at :math:`-\mu`: there ``log_prob`` returns a floor, reached at a
-    distance of twice the resolution of the dtype, where the gradient is zero.
+    Sampling is exact and reparameterised, through a gamma variable and a normal vector that turns
+    with the location. The density vanishes at :math:`-\mu`: there ``log_prob`` returns a floor,
+    reached at a distance of twice the resolution of the dtype, where the gradient is zero.
 
     References:
         | The Power Spherical distribution (De Cao and Aziz, 2020)
@@ -61,27 +61,20 @@ class PowerSpherical(RotationalDistribution):
 
     def rsample(self, sample_shape: _size = torch.Size()) -> Tensor:
         shape = self._extended_shape(sample_shape)
-        b = 0.5 * (shape[-1] - 1)
         kappa = self.concentration.expand(shape[:-1])
-        # (1 - mu.x) / 2 is Beta(b, b + kappa), the share of one gamma variable in the sum of two.
-        # Drawn apart, both shares keep their relative precision, and the gradient is unbiased:
-        # that of torch's Beta is off by a third in float32 at a concentration of 1e6 on the
-        # circle, and NaN at 1e8. Their sum is divided out at the end.
+        # (1 - mu.x) / 2 is Beta(b, b + kappa), with b = (d - 1) / 2: the share of one gamma
+        # variable in the sum of two. Drawn apart, both shares keep their relative precision, and
+        # the gradient is unbiased: that of torch's Beta is off by a third in float32 at a
+        # concentration of 1e6 on the circle, and NaN at 1e8. The first is half the square of the
+        # normal vector that gives the direction.
         # (torch._standard_gamma is what torch's Gamma calls; that class warns under vmap.)
-        near = torch._standard_gamma(torch.full_like(kappa, b))
-        far = torch._standard_gamma(b + kappa)
+        far = torch._standard_gamma(kappa + 0.5 * (shape[-1] - 1))
         normal = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
-        return polar_point(self.loc, near, far, normal)
+        return normal_polar_point(self.loc, far, normal)
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        near = (value - self.loc).square().sum(-1)
-        far = (value + self.loc).square().sum(-1)
-        # log((1 + t) / 2) = -log(1 + |x - mu|^2 / |x + mu|^2) is accurate at both poles.
-        floor = 4 * torch.finfo(far.dtype).eps ** 2
-        log_height = -(near / far.clamp(min=floor)).log1p()
-        normaliser = log_sphere_volume(self.ambient_dim - 1) + log_normalizer(
-            self.concentration, self.ambient_dim
-        )
-        return self.concentration * log_height - normaliser
+        log_area = log_sphere_volume(self.ambient_dim - 1)
+        normaliser = log_normalizer(self.concentration, self.ambient_dim, log_area)
+        return self.concentration * log_far_share(self.loc, value) - normaliser

@@ -37,11 +37,34 @@ class RotationalDistribution(TorchDistribution):
     ) -> None:
         concentration = torch.as_tensor(concentration, dtype=loc.dtype, device=loc.device)
         batch_shape = _broadcast(type(self).__name__, loc.shape, concentration.shape)
-        self.loc = loc.expand(batch_shape + loc.shape[-1:])
-        self.concentration = concentration.expand(batch_shape)
-        if self._validate_args if validate_args is None else validate_args:
+        self.loc, self.concentration = loc, concentration
+        if not loc.shape[:-1] == concentration.shape == batch_shape:
+            self.loc = loc.expand(batch_shape + loc.shape[-1:])
+            self.concentration = concentration.expand(batch_shape)
+        # Checked here and not by the base class, which would go through the expanded location.
+        super().__init__(batch_shape, loc.shape[-1:], validate_args=False)
+        self._validate_args = type(self)._validate_args if validate_args is None else validate_args
+        if self._validate_args:
             _check_norm(type(self).__name__, loc)
-        super().__init__(batch_shape, loc.shape[-1:], validate_args=validate_args)
+            self._check_concentration(concentration)
+
+    def _check_concentration(self, concentration: Tensor) -> None:
+        constraint = self.arg_constraints["concentration"]
+        for bound in _extremes(concentration):
+            if not constraint.check(bound):
+                raise ValueError(
+                    f"{type(self).__name__}: expected concentration to satisfy {constraint}, "
+                    f"got {bound:.7g}."
+                )
+
+    def _validate_sample(self, value: Tensor) -> None:
+        # Of the usual value two numbers are read; anything else goes the long way to its error.
+        shape = self._batch_shape + self._event_shape
+        usual = (
+            isinstance(value, Tensor) and value.shape[max(0, value.dim() - len(shape)) :] == shape
+        )
+        if not usual or not all(_is_unit(norm, value) for norm in _extreme_norms(value)):
+            super()._validate_sample(value)
 
     @staticmethod
     def infer_shapes(loc: Size, concentration: Size = Size()) -> tuple[Size, Size]:  # type: ignore[override]
@@ -95,13 +118,26 @@ class RotationalDistribution(TorchDistribution):
         return log_sphere_volume(self.ambient_dim - 1) - self.kl_to_uniform()
 
 
+def _extremes(x: Tensor) -> list[float]:
+    """Return the least and the greatest entry, NaN if there is one, and nothing of nothing."""
+    return [bound.item() for bound in x.detach().aminmax()] if x.numel() else []
+
+
+def _extreme_norms(x: Tensor) -> list[float]:
+    return _extremes(torch.linalg.vector_norm(x.detach(), dim=-1))
+
+
+def _is_unit(norm: float, x: Tensor) -> bool:
+    return abs(norm - 1) < 10 * torch.finfo(x.dtype).eps * x.shape[-1] ** 0.5
+
+
 def _check_norm(name: str, loc: Tensor) -> None:
-    if not constraints.sphere.check(loc).all():
-        norm = loc.detach().norm(dim=-1)
-        worst = norm.flatten()[(norm - 1).abs().argmax()].item()
-        raise ValueError(
-            f"{name}: expected loc of unit norm, got a norm of {worst:.7g}; divide it by its norm."
-        )
+    for norm in _extreme_norms(loc):
+        if not _is_unit(norm, loc):
+            raise ValueError(
+                f"{name}: expected loc of unit norm, got a norm of {norm:.7g}; "
+                "divide it by its norm."
+            )
 
 
 def _broadcast(name: str, loc: Size, concentration: Size) -> Size:
@@ -110,6 +146,8 @@ def _broadcast(name: str, loc: Size, concentration: Size) -> Size:
             f"{name}: expected loc of shape batch_shape + (d,) with d of at least 2, "
             f"got {tuple(loc)}; an angle on the circle is a VonMises."
         )
+    if loc[:-1] == concentration:
+        return concentration
     batch = tuple(loc[:-1])
     message = (
         f"{name}: expected concentration of shape broadcastable to "

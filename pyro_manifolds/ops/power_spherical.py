@@ -9,13 +9,17 @@ References:
     | https://arxiv.org/abs/2006.04437
 """
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor
 
 __all__ = ["kl_to_uniform", "log_normalizer", "mean_resultant"]
 
-# Stirling's series, B_2k / (2k (2k - 1)), is read at the argument plus _SHIFT, where 8 terms leave
-# 1e-17. The recurrence leads back; torch's own trigamma would limit gradients to 1e-9.
+# Stirling's series of lgamma, B_2k / (2k (2k - 1)) y^(1 - 2k), and those of its two derivatives.
+# They are read at arguments beyond 7, or 8 in float64, and cut off at 1e-12 or 1e-17. The
+# recurrence leads back; torch's own trigamma would limit gradients to 1e-9.
 _STIRLING = [
     1 / 12,
     -1 / 360,
@@ -27,62 +31,117 @@ _STIRLING = [
     -3617 / 122400,
 ]
 _DIGAMMA = [(2 * k + 1) * c for k, c in enumerate(_STIRLING)]
-_SHIFT = 8
+_TRIGAMMA = [(2 * k + 2) * c for k, c in enumerate(_DIGAMMA)]
+
+
+def _plan(b: float, single: bool) -> tuple[int, int]:
+    """Return how many steps up the recurrence, and how many terms of the series, are needed."""
+    far, precision = (7, 1e-12) if single else (8, 1e-17)
+    steps = max(0, math.ceil(far - b))
+    sizes = [abs(c) * (b + steps) ** (-2 * k - 1) for k, c in enumerate(_STIRLING)]
+    return steps, 1 + sum(size > precision for size in sizes[1:])
 
 
 def _horner(v: Tensor, coefficients: list[float]) -> Tensor:
-    total = torch.full_like(v, coefficients[-1])
+    total: Tensor | float = coefficients[-1]
     for c in reversed(coefficients[:-1]):
         total = total * v + c
-    return total
+    return total * v
 
 
-def _shifted(x: Tensor) -> tuple[Tensor, Tensor]:
-    shifts = torch.arange(_SHIFT, dtype=x.dtype, device=x.device)
-    return x + _SHIFT, x.unsqueeze(-1) + shifts
+def _steps(kappa: Tensor, b: float, steps: int) -> Tensor:
+    """Return the arguments b + kappa + k that the recurrence visits, stacked in front."""
+    shifts = b + torch.arange(steps, dtype=kappa.dtype, device=kappa.device)
+    return kappa + shifts.reshape((steps,) + (1,) * kappa.dim())
 
 
-def _lgamma_difference(x: Tensor, b: float) -> Tensor:
-    """Return lgamma(x) - lgamma(x + b), also where both are much larger than the difference."""
+def _gamma_ratio(kappa: Tensor, b: float, single: bool) -> tuple[Tensor, Tensor]:
+    """Return the normaliser, but for a constant, and its derivative.
 
-    def remainder(y: Tensor) -> Tensor:
-        return _horner(y.square().reciprocal(), _STIRLING) / y
-
-    y, below = _shifted(x)
-    main = b - (y - 0.5) * (b / y).log1p() - b * (y + b).log()
-    return main + (b / below).log1p().sum(-1) + remainder(y) - remainder(y + b)
-
-
-def _digamma_difference(x: Tensor, b: float) -> Tensor:
-    """Return digamma(x) - digamma(x + b), also where both are much larger than the difference."""
-
-    def remainder(y: Tensor) -> Tensor:
-        v = y.square().reciprocal()
-        return _horner(v, _DIGAMMA) * v
-
-    y, below = _shifted(x)
-    main = -(b / y).log1p() - 0.5 * b / (y * (y + b))
-    return main - (b / (below * (below + b))).sum(-1) - remainder(y) + remainder(y + b)
-
-
-def _log_normalizer(kappa: Tensor, b: float) -> Tensor:
-    # The same function at both ends: the uniform law has exactly zero.
-    return _lgamma_difference(b + kappa, b) - _lgamma_difference(kappa.new_full((), b), b)
+    These are differences of lgamma and digamma at b + kappa and 2 b + kappa, precise also where
+    both are much larger than the difference.
+    """
+    steps, terms = _plan(b, single)
+    near = kappa + (b + steps)
+    far = near + b
+    inverse = torch.stack([near, far]).reciprocal()
+    square = inverse * inverse
+    lgamma = _horner(square, _STIRLING[:terms]) / inverse
+    digamma = _horner(square, _DIGAMMA[:terms])
+    rise = (b * inverse[0]).log1p()
+    value = torch.add((0.5 - near) * rise, far.log(), alpha=-b) + (lgamma[0] - lgamma[1])
+    slope = digamma[1] - digamma[0] - rise - (0.5 * b) * inverse[0] * inverse[1]
+    if steps:
+        visited = _steps(kappa, b, steps)
+        ratio = b / visited
+        above = ratio + 1
+        value = value + above.prod(0).log()
+        slope = slope - (ratio / (visited * above)).sum(0)
+    return value, slope
 
 
-def log_normalizer(concentration: Tensor, ambient_dim: int) -> Tensor:
+def _trigamma_difference(kappa: Tensor, b: float) -> Tensor:
+    """Return trigamma(b + kappa) - trigamma(2 b + kappa), the second derivative."""
+    steps, terms = _plan(b, single=False)
+    near, far = 1 / (kappa + (b + steps)), 1 / (kappa + (2 * b + steps))
+    series = [x * _horner(x * x, _TRIGAMMA[:terms]) for x in (near, far)]
+    bend = b * near * far * (1 + 0.5 * (near + far)) + (series[0] - series[1])
+    if steps:
+        visited = _steps(kappa, b, steps)
+        near, far = 1 / visited, 1 / (visited + b)
+        bend = bend + b * (near * far * (near + far)).sum(0)
+    return bend
+
+
+class _Normalizer(torch.autograd.Function):
+    """Value and slope at once, in the dtype of the concentration; differentiable at any order."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(kappa: Tensor, b: float, offset: float) -> tuple[Tensor, Tensor]:
+        value, slope = _gamma_ratio(kappa.double(), b, kappa.dtype == torch.float32)
+        return (value + offset).to(kappa.dtype), slope.to(kappa.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.b = inputs[1]
+        ctx.save_for_backward(inputs[0], output[1])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, grad_slope: Tensor | None) -> Any:
+        kappa, slope = ctx.saved_tensors
+        total = None if grad is None else grad * slope
+        if grad_slope is not None:
+            bend = grad_slope * _trigamma_difference(kappa.double(), ctx.b).to(kappa.dtype)
+            total = bend if total is None else total + bend
+        return total, None, None
+
+
+def _normalizer(kappa: Tensor, ambient_dim: int, factor: float) -> tuple[Tensor, Tensor]:
+    b = 0.5 * (ambient_dim - 1)
+    # Constants of the gamma functions join the factor, in the precision of Python.
+    offset = b + math.lgamma(2 * b) - math.lgamma(b) + factor
+    return _Normalizer.apply(kappa, b, offset)
+
+
+def log_normalizer(concentration: Tensor, ambient_dim: int, log_factor: float = 0.0) -> Tensor:
     r"""Return :math:`h(\kappa) = \log E\, ((1 + \mu \cdot x) / 2)^\kappa` for uniform x.
 
     Args:
         concentration: Concentrations :math:`\kappa \ge 0`, of any shape.
         ambient_dim: Dimension :math:`d \ge 2` of the space that the sphere lies in.
+        log_factor: Number that is added before the result is rounded; with the logarithm of the
+            area of the sphere, an integral takes the place of the mean.
 
     Example:
-        >>> log_normalizer(torch.tensor([0.0, 2.0]), 5)
-        tensor([ 0.0000, -1.2040])
+        >>> log_normalizer(torch.tensor([0.5, 2.0]), 5)
+        tensor([-0.3773, -1.2040])
     """
-    h = _log_normalizer(concentration.double(), 0.5 * (ambient_dim - 1))
-    return h.to(concentration.dtype)
+    if ambient_dim == 3:
+        return log_factor - concentration.log1p()
+    return _normalizer(concentration, ambient_dim, log_factor)[0]
 
 
 def mean_resultant(concentration: Tensor, ambient_dim: int) -> Tensor:
@@ -115,7 +174,8 @@ def kl_to_uniform(concentration: Tensor, ambient_dim: int) -> Tensor:
         tensor([0.0000e+00, 1.6401e-06, 2.0334e+00])
     """
     kappa, b = concentration.double(), 0.5 * (ambient_dim - 1)
-    direct = kappa * _digamma_difference(b + kappa, b) - _log_normalizer(kappa, b)
+    h, slope = _normalizer(kappa, ambient_dim, 0.0)
+    direct = kappa * slope - h
     switch = b / 32  # the series has radius b: its remainder is 32^-11 of the value
     ratio = kappa.clamp(max=switch) / b
     n = torch.arange(2, 13, dtype=kappa.dtype, device=kappa.device)
