@@ -3,77 +3,100 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import pyro
-import torch
-from pyro import poutine
 from torch import Tensor
 
-__all__ = ["EvidenceBounds", "evidence_bounds", "log_importance_weights"]
+from pyro_manifolds.infer.importance import log_importance_weights
+from pyro_manifolds.ops.pareto import pareto_k
+
+__all__ = ["Estimate", "EvidenceBounds", "evidence_bounds", "log_importance_weights"]
 
 
-class EvidenceBounds(NamedTuple):
-    """Lower bounds of the log-evidence of each datum, in nats.
+class Estimate(NamedTuple):
+    """A number and its standard error."""
+
+    value: float
+    error: float
+
+
+@dataclass(frozen=True, eq=False)
+class EvidenceBounds:
+    """Lower bounds of the log-evidence of each datum, or of all data together, in nats.
+
+    Unpacks as ``elbo, iwae, iwae_error``.
 
     Attributes:
         elbo: Mean log-weight, the evidence lower bound.
         iwae: Logarithm of the mean weight, tighter, and exact as the number of draws grows.
         iwae_error: Standard error of ``iwae`` over the draws, by the delta method.
+        ess: Effective sample size of the weights: few of many draws mean that ``iwae`` and its
+            error hang on those few.
+        pareto_k: Shape of the tail of the weights, see
+            :func:`~pyro_manifolds.ops.pareto.pareto_k`: above 0.7, neither is to be trusted.
     """
 
     elbo: Tensor
     iwae: Tensor
     iwae_error: Tensor
+    ess: Tensor
+    pareto_k: Tensor
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter((self.elbo, self.iwae, self.iwae_error))
+
+    def total(self) -> Estimate:
+        """Return the log-evidence of all data, with its standard error over the draws."""
+        error = self.iwae_error.square().sum().sqrt()
+        return Estimate(self.iwae.sum().item(), error.item())
+
+    def mean(self) -> Estimate:
+        """Return the mean log-evidence of a datum, with its standard error over the data.
+
+        The data count as draws from a population, of which this is the mean. The error over the
+        draws, smaller as a rule, is part of it; the two are the same for one datum.
+        """
+        return mean_over_data(self.iwae, self.iwae_error)
 
 
-def log_importance_weights(
-    model: Callable[..., Any], guide: Callable[..., Any], *args: Any, num_particles: int
-) -> Tensor:
-    r"""Draw :math:`\log p(x, z) - \log q(z \mid x)` for each datum of the outermost plate.
-
-    Draws are vectorised in one plate to the left of those of the model, so the model must be
-    written for ``vectorize_particles``: one data plate at dimension -1, and no other.
-
-    Args:
-        model: Pyro model with its data in a plate at dimension -1.
-        guide: Guide of that model.
-        *args: Arguments of both.
-        num_particles: Number of draws for each datum.
-
-    Returns:
-        Log-weights of shape ``[num_particles, data]``.
-
-    Raises:
-        ValueError: If ``num_particles`` is not positive.
-    """
-    if num_particles < 1:
-        raise ValueError(
-            f"log_importance_weights: expected num_particles of at least 1, got {num_particles}"
-        )
-    with torch.no_grad(), pyro.plate("evidence_particles", num_particles, dim=-2):
-        guide_trace = poutine.trace(guide).get_trace(*args)
-        model_trace = poutine.trace(poutine.replay(model, guide_trace)).get_trace(*args)
-    guide_trace.compute_log_prob()
-    model_trace.compute_log_prob()
-    return _total(model_trace) - _total(guide_trace)
+def mean_over_data(values: Tensor, errors: Tensor) -> Estimate:
+    """Return a mean and its standard error over the data, or else that of the one value."""
+    count = values.numel()
+    error = values.std() / math.sqrt(count) if count > 1 else errors
+    return Estimate(values.mean().item(), error.item())
 
 
 def evidence_bounds(
-    model: Callable[..., Any], guide: Callable[..., Any], *args: Any, num_particles: int = 64
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    *args: Any,
+    num_particles: int = 64,
+    chunk_size: int | None = None,
+    max_plate_nesting: int = 1,
+    **kwargs: Any,
 ) -> EvidenceBounds:
-    r"""Bound the log-evidence of each datum by the ELBO and by importance weighting.
+    r"""Bound the log-evidence by the ELBO and by importance weighting.
+
+    Each datum has bounds of its own where everything random in model and guide lies in the plate
+    of the data; otherwise the bounds are of all data together, see :func:`log_importance_weights`.
 
     References:
         | Importance Weighted Autoencoders (Burda, Grosse and Salakhutdinov, 2016), arXiv
           1509.00519
 
     Args:
-        model: Pyro model with its data in a plate at dimension -1.
-        guide: Guide of that model.
+        model: Pyro model.
+        guide: Guide of that model; called before, if it creates its parameters then.
         *args: Arguments of both.
-        num_particles: Number of draws for each datum.
+        num_particles: Number of draws.
+        chunk_size: Number of draws at a time, to bound the memory; all of them by default.
+        max_plate_nesting: Number of dimensions of the plates of the model.
+        **kwargs: Keyword arguments of both.
+
+    Raises:
+        ValueError: As for :func:`log_importance_weights`.
 
     Example:
         >>> def model(x):
@@ -83,22 +106,23 @@ def evidence_bounds(
         >>> def guide(x):
         ...     with pyro.plate("data", len(x)):
         ...         pyro.sample("z", VonMises(x, 5.0))
-        >>> evidence_bounds(model, guide, torch.zeros(2), num_particles=8).iwae
-        tensor([-1.8379, -1.8379])
+        >>> bounds = evidence_bounds(model, guide, torch.zeros(2), num_particles=8)
+        >>> bounds.iwae, bounds.ess
+        (tensor([-1.8379, -1.8379]), tensor([8., 8.]))
+        >>> round(bounds.total().value, 4)
+        -3.6758
     """
-    weights = log_importance_weights(model, guide, *args, num_particles=num_particles)
+    weights = log_importance_weights(
+        model,
+        guide,
+        *args,
+        num_particles=num_particles,
+        chunk_size=chunk_size,
+        max_plate_nesting=max_plate_nesting,
+        **kwargs,
+    )
     iwae = weights.logsumexp(0) - math.log(num_particles)
     relative = (weights - iwae).exp()
     error = relative.std(0) / math.sqrt(num_particles) if num_particles > 1 else iwae * math.nan
-    return EvidenceBounds(weights.mean(0), iwae, error)
-
-
-def _total(trace: poutine.Trace) -> Tensor:
-    """Add up the log-densities of the sample sites, each of shape ``[particles, data]``."""
-    sites = (site for site in trace.nodes.values() if site["type"] == "sample")
-    terms = [site["unscaled_log_prob"] for site in sites if not _is_plate(site)]
-    return torch.stack(torch.broadcast_tensors(*terms)).sum(0)
-
-
-def _is_plate(site: Mapping[str, Any]) -> bool:
-    return isinstance(site["fn"], poutine.subsample_messenger._Subsample)
+    ess = num_particles / relative.square().mean(0)
+    return EvidenceBounds(weights.mean(0), iwae, error, ess, pareto_k(weights))

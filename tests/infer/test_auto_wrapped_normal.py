@@ -12,7 +12,6 @@ from pyro.infer import SVI, JitTrace_ELBO, Predictive, Trace_ELBO, TraceMeanFiel
 from pyro.infer.autoguide import (
     AutoGuideList,
     AutoNormal,
-    init_to_feasible,
     init_to_mean,
     init_to_value,
 )
@@ -155,27 +154,6 @@ def test_manifold_and_ordinary_sites_mix_and_the_bound_holds():
     assert -0.01 < train(mixed_model, guide, 120) < 0.1
     assert_close(guide.median()["scale"], torch.tensor(0.5).exp(), atol=0.15, rtol=0)
     assert Circle().dist(guide.median()["angle"], torch.tensor(3.1)) < 0.15
-
-
-def test_ordinary_sites_are_guided_as_by_pyro():
-    def model():
-        pyro.sample("scale", dist.LogNormal(0.5, 0.3))
-        pyro.sample("simplex", dist.Dirichlet(torch.ones(3)))
-
-    ours = AutoWrappedNormal(model, init_loc_fn=init_to_feasible)
-    theirs = AutoNormal(model)
-    for guide in (ours, theirs):
-        guide()
-    for guide in (ours, theirs):
-        pyro.set_rng_seed(3)
-        guide.draws = poutine.trace(guide).get_trace()
-        guide.draws.compute_log_prob()
-    for name, site in theirs.draws.nodes.items():
-        if site["type"] == "sample":
-            assert_close(ours.draws.nodes[name]["value"], site["value"])
-            assert_close(ours.draws.nodes[name]["log_prob"], site["log_prob"])
-    assert_close(ours.median(), theirs.median())
-    assert_close(ours.quantiles([0.1, 0.9]), theirs.quantiles([0.1, 0.9]))
 
 
 def test_a_euclidean_space_is_guided_as_the_real_line():

@@ -1,16 +1,20 @@
 """Evidence bounds against quadrature and against a posterior that is known."""
 
 import math
+from contextlib import nullcontext
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
+from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 from torch.testing import assert_close
 
-from pyro_manifolds import Circle, KleinBottle, ManifoldUniform, VonMises, WrappedNormal
-from pyro_manifolds.infer.evidence import evidence_bounds, log_importance_weights
+from pyro_manifolds import Circle, KleinBottle, ManifoldUniform, Torus, VonMises, WrappedNormal
+from pyro_manifolds.infer import EvidenceBounds, evidence_bounds, log_importance_weights
+from pyro_manifolds.infer.autoguide import AutoWrappedNormal
+from pyro_manifolds.infer.reparam import CoveringReparam, ManifoldReparam
 
 CIRCLE = Circle()
 DATA = torch.tensor([[0.9, 0.1], [-0.7, 0.8], [0.1, -1.4]], dtype=torch.float64)
@@ -49,7 +53,8 @@ def conjugate_guide(x):
 def test_iwae_agrees_with_quadrature_within_its_error_and_elbo_is_below():
     bounds = evidence_bounds(model, guide, DATA, num_particles=20_000)
     expected = exact(DATA)
-    assert bounds.iwae.shape == bounds.elbo.shape == bounds.iwae_error.shape == (3,)
+    assert all(value.shape == (3,) for value in vars(bounds).values())
+    assert list(bounds) == [bounds.elbo, bounds.iwae, bounds.iwae_error]
     assert ((bounds.iwae - expected).abs() < 4.5 * bounds.iwae_error).all()
     assert (bounds.iwae_error < 0.02).all()
     assert (bounds.elbo < expected).all()
@@ -135,6 +140,297 @@ def test_candidate_manifolds_are_told_apart_by_their_evidence():
     assert_close(bounds.iwae, expected, rtol=0, atol=0.05)  # the curvature of the embedding
 
 
-def test_no_draws_are_refused():
-    with pytest.raises(ValueError, match="num_particles of at least 1, got 0"):
-        evidence_bounds(model, guide, DATA, num_particles=0)
+@pytest.mark.parametrize("name", ["num_particles", "chunk_size"])
+def test_no_draws_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name} of at least 1, got 0"):
+        evidence_bounds(model, guide, DATA, **{name: 0})
+
+
+def agrees(bounds, expected, error):
+    """Tell whether bounds are within four standard errors of the truth, which are small."""
+    near = (bounds.iwae - expected).abs() < 4 * bounds.iwae_error + 1e-9
+    return bool((near & (bounds.iwae_error < error) & (bounds.elbo < bounds.iwae + 1e-9)).all())
+
+
+# One point for all data: the evidence by quadrature, and the same model without plates.
+
+
+def shared_model(x, plated=True):
+    z = pyro.sample("z", VonMises(x.new_tensor(0.3), 1.5))
+    law = dist.Normal(CIRCLE.embed(z), 0.6).to_event(1)
+    if plated:
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", law, obs=x)
+    else:
+        for i, row in enumerate(x):
+            pyro.sample(f"x{i}", law, obs=row)
+
+
+def shared_guide(x, plated=True):
+    pyro.sample("z", WrappedNormal(CIRCLE, x.new_tensor(0.2), 1.0))
+
+
+def exact_shared(x):
+    z = 2 * math.pi * torch.arange(400, dtype=torch.float64) / 400
+    prior = VonMises(x.new_tensor(0.3), 1.5).log_prob(z)
+    likelihood = dist.Normal(CIRCLE.embed(z), 0.6).log_prob(x.unsqueeze(1)).sum((0, -1))
+    return (prior + likelihood).logsumexp(-1) + math.log(2 * math.pi / 400)
+
+
+@pytest.mark.parametrize("plated", [True, False])
+def test_data_with_a_point_in_common_have_one_evidence(plated):
+    bounds = evidence_bounds(shared_model, shared_guide, DATA, num_particles=10_000, plated=plated)
+    assert all(value.shape == () for value in vars(bounds).values())
+    assert agrees(bounds, exact_shared(DATA), 0.02)
+    assert bounds.total() == bounds.mean() == (bounds.iwae.item(), bounds.iwae_error.item())
+
+
+def test_plates_in_plates_have_an_evidence_for_each_cell():
+    x = torch.linspace(-1, 1, 6).reshape(2, 3)
+
+    def cells():
+        return pyro.plate_stack("cells", x.shape)
+
+    def nested(x):
+        with cells():
+            z = pyro.sample("z", ManifoldUniform(CIRCLE))
+            pyro.sample("x", VonMises(z, 5.0), obs=x)
+
+    def nested_guide(x):
+        with cells():
+            pyro.sample("z", VonMises(x, 5.0))
+
+    bounds = evidence_bounds(nested, nested_guide, x, num_particles=4, max_plate_nesting=2)
+    assert_close(bounds.iwae, torch.full_like(x, -math.log(2 * math.pi)))
+
+
+def test_too_few_plate_dimensions_are_named():
+    def wide(x):
+        z = pyro.sample("z", VonMises(torch.zeros(2, 1, 3), 5.0))
+        pyro.sample("x", VonMises(z, 5.0), obs=x)
+
+    def wide_guide(x):
+        pyro.sample("z", VonMises(torch.zeros(2, 1, 3), 5.0))
+
+    with pytest.raises(ValueError, match="at most 1 batch dimensions .* max_plate_nesting"):
+        evidence_bounds(wide, wide_guide, torch.zeros(3), num_particles=2)
+
+
+# Masks, sites that the guide leaves out, and sites that only the guide has.
+
+
+def test_masked_data_do_not_count():
+    def gappy(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", VonMises(x.new_tensor(0.3), 1.5))
+            with poutine.mask(mask=torch.tensor([True, False, True])):
+                pyro.sample("x", dist.Normal(CIRCLE.embed(z), 0.6).to_event(1), obs=x)
+
+    def wide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", WrappedNormal(CIRCLE, CIRCLE.unembed(x), 1.5))
+
+    expected = exact(DATA) * torch.tensor([1.0, 0.0, 1.0])
+    assert agrees(evidence_bounds(gappy, wide, DATA, num_particles=20_000), expected, 0.02)
+
+
+def test_site_that_the_guide_leaves_out_is_drawn_from_the_prior():
+    def with_noise(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", VonMises(x.new_tensor(0.3), 1.5))
+            noise = pyro.sample("noise", dist.Normal(x.new_zeros(2), 0.5).to_event(1))
+            loc = CIRCLE.embed(z) + noise
+            pyro.sample("x", dist.Normal(loc, math.sqrt(0.6**2 - 0.5**2)).to_event(1), obs=x)
+
+    bounds = evidence_bounds(with_noise, guide, DATA, num_particles=50_000)
+    assert agrees(bounds, exact(DATA), 0.05)
+
+
+def real_model(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", VonMises(x.new_tensor(0.3), 1.5))
+        w = pyro.sample("w", dist.Normal(x.new_zeros(()), 1.0))
+        pyro.sample("x", dist.Normal(CIRCLE.embed(z), 0.6).to_event(1), obs=x)
+        pyro.sample("y", dist.Normal(w, 1.0), obs=x[:, 0])
+
+
+def test_auxiliary_sites_count_where_a_delta_carries_them_over_and_are_summed_out_elsewhere():
+    auxiliary = {"is_auxiliary": True}
+
+    def mixed(x):
+        with pyro.plate("data", len(x)):
+            side = pyro.sample("side", dist.Bernoulli(x.new_tensor(0.3)), infer=auxiliary)
+            loc = CIRCLE.unembed(x) + side - 0.5
+            pyro.sample("z", WrappedNormal(CIRCLE, loc, 1.0))
+            shift = pyro.sample("shift", dist.Normal(x.new_zeros(()), 0.2), infer=auxiliary)
+            u = pyro.sample("u", dist.Normal(shift, 1.0), infer=auxiliary)
+            w = 0.9 * u + x[:, 0] / 2
+            pyro.sample("w", dist.Delta(w, log_density=torch.full_like(w, -math.log(0.9))))
+
+    bounds = evidence_bounds(real_model, mixed, DATA, num_particles=50_000)
+    expected = exact(DATA) + dist.Normal(0.0, 2**0.5).log_prob(DATA[:, 0])
+    assert agrees(bounds, expected, 0.02)
+
+
+@pytest.mark.parametrize("make", [AutoNormal, AutoMultivariateNormal, AutoWrappedNormal])
+def test_autoguides_with_auxiliary_sites_have_the_evidence_of_the_model(make):
+    def positive(x):
+        with pyro.plate("data", len(x)):
+            w = pyro.sample("w", dist.Gamma(x.new_tensor(2.0), 1.0))
+            pyro.sample("x", dist.Poisson(w), obs=x)
+
+    counts = torch.tensor([0.0, 1.0, 3.0], dtype=torch.float64)
+    guide = make(positive, init_scale=0.7)
+    guide(counts)
+    bounds = evidence_bounds(positive, guide, counts, num_particles=50_000)
+    expected = dist.GammaPoisson(torch.tensor(2.0), torch.tensor(1.0)).log_prob(counts)
+    if make is AutoMultivariateNormal:
+        expected = expected.sum()
+    assert agrees(bounds, expected, 0.05)
+
+
+def test_sites_of_the_guide_alone_must_be_auxiliary():
+    def misnamed(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("zed", VonMises(x[:, 0], 5.0))
+
+    with pytest.raises(ValueError, match="'zed', which it has not.*is_auxiliary"):
+        evidence_bounds(model, misnamed, DATA)
+
+
+def test_reparameterised_model_needs_a_guide_of_its_sites():
+    on_cover = poutine.reparam(wrapped_model, CoveringReparam())
+    with pytest.raises(ValueError, match="'z', which it observes; reparameterise both"):
+        evidence_bounds(on_cover, guide, DATA)
+
+
+def wrapped_model(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", WrappedNormal(CIRCLE, x.new_tensor(0.3), 0.9))
+        pyro.sample("x", dist.Normal(CIRCLE.embed(z), 0.6).to_event(1), obs=x)
+
+
+def test_covering_reparam_of_both_leaves_the_evidence_as_it_is():
+    pair = [poutine.reparam(f, CoveringReparam()) for f in (wrapped_model, guide)]
+    bounds = evidence_bounds(*pair, DATA, num_particles=20_000)
+    plain = evidence_bounds(wrapped_model, guide, DATA, num_particles=20_000)
+    z = 2 * math.pi * torch.arange(400, dtype=torch.float64) / 400
+    joint = WrappedNormal(CIRCLE, 0.3, 0.9).log_prob(z)
+    joint = joint + dist.Normal(CIRCLE.embed(z), 0.6).log_prob(DATA.unsqueeze(1)).sum(-1)
+    expected = joint.logsumexp(-1) + math.log(2 * math.pi / 400)
+    assert agrees(plain, expected, 0.02)
+    assert agrees(bounds, expected, 0.03)
+
+
+SURFACES = {"circle": (CIRCLE, 400), "torus": (Torus(2), 60), "klein": (KleinBottle(), 60)}
+
+
+def grid(manifold, size):
+    """Return nodes and their common log-weight on a flat compact manifold."""
+    axes = [torch.arange(size, dtype=torch.float64) / size * period for period in manifold.periods]
+    nodes = torch.cartesian_prod(*axes)
+    return nodes, manifold.log_volume - math.log(len(nodes))
+
+
+@pytest.mark.parametrize("surface", SURFACES)
+@pytest.mark.parametrize("local", [True, False])
+def test_model_reparameterised_to_the_ambient_space_keeps_its_evidence(surface, local):
+    manifold, size = SURFACES[surface]
+    x = torch.randn(2, manifold.embed_dim, dtype=torch.float64)
+
+    def on_manifold(x):
+        plate = pyro.plate("data", len(x))
+        with plate if local else nullcontext():
+            z = pyro.sample("z", ManifoldUniform(manifold, dtype=x.dtype))
+        with plate:
+            pyro.sample("x", dist.Normal(manifold.embed(z), 0.8).to_event(1), obs=x)
+
+    ambient = poutine.reparam(on_manifold, {"z": ManifoldReparam()})
+    guide = AutoNormal(ambient, init_scale=1.5)  # wider than the normal noise
+    guide(x)
+    nodes, log_weight = grid(manifold, size)
+    likelihood = dist.Normal(manifold.embed(nodes), 0.8).log_prob(x.unsqueeze(1)).sum(-1)
+    likelihood = likelihood if local else likelihood.sum(0)
+    expected = likelihood.logsumexp(-1) + log_weight - manifold.log_volume
+    assert agrees(evidence_bounds(ambient, guide, x, num_particles=50_000), expected, 0.05)
+
+
+# Draws in chunks, diagnostics and standard errors.
+
+
+@pytest.mark.parametrize(("num_particles", "chunk_size"), [(10, 4), (8, 4), (3, 4)])
+def test_chunks_bound_the_number_of_draws_at_a_time(num_particles, chunk_size):
+    seen = []
+
+    def watched(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", WrappedNormal(CIRCLE, CIRCLE.unembed(x), 0.7))
+            seen.append(z.numel() // len(x))
+
+    weights = log_importance_weights(
+        model, watched, DATA, num_particles=num_particles, chunk_size=chunk_size
+    )
+    assert weights.shape == (num_particles, 3)
+    assert weights.unique().numel() == weights.numel()
+    assert (sum(seen), max(seen)) == (num_particles, min(num_particles, chunk_size))
+
+
+def test_estimate_from_chunks_is_as_good():
+    bounds = evidence_bounds(model, guide, DATA, num_particles=20_000, chunk_size=3_000)
+    assert agrees(bounds, exact(DATA), 0.02)
+
+
+def test_narrow_guide_is_found_out_by_its_weights():
+    def narrow(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", WrappedNormal(CIRCLE, CIRCLE.unembed(x), 0.1))
+
+    good, bad = (evidence_bounds(model, g, DATA, num_particles=1000) for g in (guide, narrow))
+    assert (good.pareto_k < 0.5).all()
+    assert (good.ess > 500).all()
+    assert (bad.pareto_k > 0.7).all()
+    assert (bad.ess < 200).all()
+    assert ((bad.iwae - exact(DATA)).abs() > 4 * bad.iwae_error).any()  # and is not to be trusted
+
+
+def test_effective_sample_size_counts_equal_weights():
+    weights = evidence_bounds(conjugate_model, conjugate_guide, DATA[:, 0], num_particles=50)
+    assert_close(weights.ess, torch.full_like(weights.ess, 50.0))
+    assert (weights.pareto_k == -math.inf).all()
+
+
+def part(bounds, start, size):
+    values = (value[start : start + size] for value in vars(bounds).values())
+    return EvidenceBounds(*values)
+
+
+def test_error_over_the_draws_covers_the_truth():
+    repeated = DATA[:1].expand(2000, 2)
+    bounds = evidence_bounds(model, guide, repeated, num_particles=400)
+    truth = exact(DATA[:1])
+    covered = ((bounds.iwae - truth).abs() < 1.96 * bounds.iwae_error).double().mean()
+    assert abs(covered - 0.95) < 0.02  # four standard errors of a frequency of 0.95
+    parts = [part(bounds, i, 20) for i in range(0, 2000, 20)]
+    scores = torch.tensor([(t.value - 20 * truth) / t.error for t in (p.total() for p in parts)])
+    assert abs((scores.abs() < 1.96).double().mean() - 0.95) < 0.08
+
+
+def gaussian_model(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def gaussian_guide(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(x / 2, 0.8))
+
+
+def test_error_over_the_data_covers_the_mean_of_the_population():
+    x = 2**0.5 * torch.randn(400 * 50, dtype=torch.float64)
+    bounds = evidence_bounds(gaussian_model, gaussian_guide, x, num_particles=50)
+    parts = [part(bounds, i, 50) for i in range(0, len(x), 50)]
+    truth = -0.5 * math.log(2 * math.pi * math.e * 2)
+    scores = torch.tensor([(m.value - truth) / m.error for m in (p.mean() for p in parts)])
+    # The law of x^2 is skewed, so that intervals of 50 data cover a little less than they should.
+    assert 0.89 < (scores.abs() < 1.96).double().mean() < 0.98

@@ -30,6 +30,7 @@ from pyro_manifolds import (
     LensSpace,
     ManifoldUniform,
     MoebiusBand,
+    PoincareBall,
     PowerSpherical,
     Product,
     ProjectiveSpace,
@@ -288,12 +289,13 @@ def test_the_strategy_leaves_other_sites_alone():
     def model():
         scale = pyro.sample("scale", dist.LogNormal(0.0, 1.0))
         flat = pyro.sample("flat", WrappedNormal(Euclidean(2), torch.zeros(2), 1.0))
+        pyro.sample("ball", WrappedNormal(PoincareBall(2), torch.zeros(2), torch.ones(2)))
         z = pyro.sample("z", VonMises(torch.zeros(2), 1.0).to_event(1))
         pyro.sample("x", VonMises(z + flat, scale).to_event(1), obs=torch.ones(2))
 
     for handled in (AutoManifoldReparam()(model), moved(model, 0.0)):
         found = trace(handled)
-        assert set(found.stochastic_nodes) == {"scale", "flat", "z_noise"}
+        assert set(found.stochastic_nodes) == {"scale", "flat", "ball", "z_noise"}
         assert isinstance(found.nodes["x"]["fn"].base_dist, VonMises)
     assert AutoManifoldReparam(3.0).repulsion == 3.0
 

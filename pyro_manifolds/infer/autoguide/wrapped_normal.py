@@ -5,29 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
+import geoopt
 import pyro
-import pyro.distributions as dist
 import torch
-from pyro import poutine
-from pyro.distributions import constraints
-from pyro.distributions.constraints import Constraint
-from pyro.distributions.util import sum_rightmost
+from pyro.distributions import TorchDistribution, constraints
 from pyro.infer.autoguide import AutoGuide
 from pyro.infer.autoguide.initialization import InitMessenger, init_to_median
 from pyro.infer.autoguide.utils import deep_setattr, helpful_support_errors
 from pyro.nn import PyroModule, PyroParam
 from pyro.ops.tensor_utils import periodic_repeat
 from torch import Tensor
-from torch.distributions import biject_to
-from torch.distributions import constraints as torch_constraints
 
-from pyro_manifolds.distributions import WrappedNormal
-from pyro_manifolds.distributions.constraints import OnManifold
-from pyro_manifolds.manifolds import FlatManifold, Manifold, Product
-from pyro_manifolds.ops.tangent_normal import MAX_SCALE
+from pyro_manifolds.distributions.adoption import adopt, manifold_of
+from pyro_manifolds.infer.autoguide.sites import ManifoldSite, MixtureSite, NormalSite, Parameter
 
 __all__ = ["AutoWrappedNormal"]
 
@@ -35,19 +29,23 @@ __all__ = ["AutoWrappedNormal"]
 class AutoWrappedNormal(AutoGuide):
     r"""Mean-field guide of wrapped normals on manifolds and of normals elsewhere.
 
-    A latent site whose support is a manifold (``.to_event()`` of it included) is guided by a
-    :class:`~pyro_manifolds.distributions.WrappedNormal` with its exact density on the manifold:
-    there is no chart, no cut and no auxiliary variable. Its location is ``unembed`` of a free
-    vector of the ambient space, its scale has one entry for each coordinate on flat manifolds and
-    is isotropic on the others. Any other site is guided as by Pyro's ``AutoNormal``, by a normal
-    in unconstrained space.
+    A latent site whose support is a manifold (``.to_event()`` of it included), or one of Pyro's
+    own distributions on circles, tori and spheres (``VonMises``, declared real, and others), is
+    guided by a :class:`~pyro_manifolds.distributions.WrappedNormal` with its exact density on the
+    manifold: there is no chart, no cut and no auxiliary variable. Its location is ``unembed`` of
+    a free vector of the ambient space, its scale has one entry for each coordinate on flat
+    manifolds and is isotropic on the others. Any other site is guided by a normal in unconstrained
+    space, as by Pyro's ``AutoNormal``, but without its auxiliary site. Every site is drawn from
+    its density, so minus the bound is never less than minus the log-evidence, under each ELBO of
+    Pyro, ``TraceMeanField_ELBO`` included.
 
-    Under ``Trace_ELBO``, minus the bound is never less than minus the log-evidence. Under
-    ``TraceMeanField_ELBO`` this holds for the sites on manifolds and on the real line; for
-    other constrained sites (a ``LogNormal``, say) Pyro drops the Jacobian there, as with
-    ``AutoNormal``, and the number is no bound.
-
-    Wrapped normals have one mode: a posterior with several is met at one of them.
+    One wrapped normal has one mode. For a posterior with several, ``num_components`` makes every
+    site on a manifold a mixture with weights of its own, and the bound that of the exact
+    mixture. The first component starts where ``init_loc_fn`` says, the others at draws of
+    the prior that are far apart. Locations and scales have pathwise gradients, weights have
+    their score with a running baseline: unbiased under ``Trace_ELBO``, ``TraceGraph_ELBO``,
+    ``TraceEnum_ELBO`` and, without the baseline, ``JitTrace_ELBO``. ``TraceMeanField_ELBO`` takes
+    no scores and refuses.
 
     References:
         | Reparameterization through Coverings and Topological Weight Priors (Beketov and Snopov,
@@ -58,12 +56,16 @@ class AutoWrappedNormal(AutoGuide):
         init_loc_fn: Function that gives each site its first location, see Pyro's
             ``autoguide-initialization``.
         init_scale: First scale of the normals, as a fraction of the period on manifolds.
+        num_components: Number of wrapped normals in the guide of a site on a manifold.
+        location: ``"embedded"`` for free vectors, which any optimiser may move; ``"manifold"`` for
+            points, as :class:`geoopt.ManifoldParameter`, for geoopt's optimisers.
         create_plates: Function of the arguments of the model that returns its plates, for
             subsampling.
 
     Raises:
         ValueError: If ``init_scale`` is not positive, or one or more on a manifold that is not
-            flat, where scales are bounded.
+            flat, where scales are bounded, if ``num_components`` is not a positive number, or
+            ``location`` neither of the two.
 
     Example:
         >>> def model():
@@ -86,51 +88,59 @@ class AutoWrappedNormal(AutoGuide):
         *,
         init_loc_fn: Callable[..., Any] = init_to_median,
         init_scale: float = 0.1,
+        num_components: int = 1,
+        location: str = "embedded",
         create_plates: Callable[..., Any] | None = None,
     ) -> None:
         if not 0 < init_scale < math.inf:
             raise ValueError(f"AutoWrappedNormal: expected init_scale > 0, got {init_scale}")
+        if not (isinstance(num_components, int) and num_components >= 1):
+            raise ValueError(
+                f"AutoWrappedNormal: expected num_components of at least 1, got {num_components}"
+            )
+        if location not in ("embedded", "manifold"):
+            raise ValueError(
+                f"AutoWrappedNormal: expected location 'embedded' or 'manifold', got {location!r}"
+            )
         self.init_loc_fn = init_loc_fn
         self._init_scale = float(init_scale)
-        super().__init__(InitMessenger(init_loc_fn)(model), create_plates=create_plates)
+        self._num_components = num_components
+        self._embedded = location == "embedded"
+        init = InitMessenger(partial(_first_value, init_loc_fn))
+        super().__init__(init(model), create_plates=create_plates)
 
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
         super()._setup_prototype(*args, **kwargs)
         self.locs, self.scales = PyroModule(), PyroModule()
-        self._event_dims: dict[str, int] = {}  # those in unconstrained space may differ
+        if self._num_components > 1:
+            self.weights = PyroModule()
+        self._guides: dict[str, NormalSite | ManifoldSite] = {}
+        # Modules that hold values of a site; with event dimensions for what is no PyroParam.
+        self._held: dict[str, dict[str, int | None]] = {}
         for name, site in self._sites().items():
             with helpful_support_errors(site):
-                loc, scale = self._initial_parameters(site)
-            self._event_dims[name] = loc.event_dim
-            for module, start in ((self.locs, loc), (self.scales, scale)):
-                value = _to_full_size(start.value, site, start.event_dim)
-                deep_setattr(module, name, PyroParam(value, start.constraint, start.event_dim))
+                guide = self._guide_of(site)
+            start = guide.parameters(site, self._init_scale, self.scale_constraint)
+            self._guides[name], self._held[name] = guide, {}
+            for kind, parameter in start.items():
+                self._hold(name, site, kind, parameter)
 
-    def _initial_parameters(self, site: dict[str, Any]) -> tuple[_Parameter, _Parameter]:
-        value, event_dim = site["value"].detach(), site["fn"].event_dim
-        manifold = _manifold_of(site)
+    def _guide_of(self, site: dict[str, Any]) -> NormalSite | ManifoldSite:
+        manifold = manifold_of(site["fn"])
         if manifold is None:
-            loc = biject_to(site["fn"].support).inv(value).detach()
-            scale = torch.full_like(loc, self._init_scale)
-            event_dim += loc.dim() - value.dim()
-            return (
-                _Parameter(loc, constraints.real, event_dim),
-                _Parameter(scale, self.scale_constraint, event_dim),
-            )
-        if self._init_scale >= 1 and not _is_flat(manifold):
-            raise ValueError(
-                f"AutoWrappedNormal: expected init_scale < 1 for site '{site['name']}' on "
-                f"{manifold}, where scales are bounded, got {self._init_scale}"
-            )
-        outer = event_dim - manifold.ndim
-        loc = manifold.embed(value)
-        periods = loc.new_tensor(manifold.periods).reshape(manifold.scale_shape)
-        scale = (self._init_scale * periods).expand(loc.shape[:-1] + manifold.scale_shape).clone()
-        constraint = _scale_constraint(manifold, self.scale_constraint)
-        return (
-            _Parameter(loc, constraints.real, outer + 1),
-            _Parameter(scale, constraint, outer + len(manifold.scale_shape)),
-        )
+            return NormalSite(site)
+        if self._num_components == 1:
+            return ManifoldSite(site, manifold, self._embedded)
+        return MixtureSite(site, manifold, self._embedded, self._num_components)
+
+    def _hold(self, name: str, site: dict[str, Any], kind: str, start: Parameter) -> None:
+        value = _to_full_size(start.value, site, start.event_dim)
+        on_manifold = start.manifold is not None
+        held: Any = PyroParam(value, start.constraint, start.event_dim)
+        if on_manifold:
+            held = geoopt.ManifoldParameter(value.detach().clone(), manifold=start.manifold)
+        deep_setattr(getattr(self, kind), name, held)
+        self._held[name][kind] = start.event_dim if on_manifold else None
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Sample every latent site; takes the arguments of the model."""
@@ -142,29 +152,14 @@ class AutoWrappedNormal(AutoGuide):
                 for frame in site["cond_indep_stack"]:
                     if frame.vectorized:
                         stack.enter_context(plates[frame.name])
-                if _manifold_of(site) is None:
-                    result[name] = self._sample_transformed(name, site)
-                else:
-                    result[name] = pyro.sample(name, self._posterior(name, site))
+                result[name] = pyro.sample(name, self._posterior(name))
         return result
 
-    def _sample_transformed(self, name: str, site: dict[str, Any]) -> Tensor:
-        """Sample a site as AutoNormal does: a normal, and the image as a point mass."""
-        unconstrained = pyro.sample(
-            f"{name}_unconstrained", self._normal(name, site), infer={"is_auxiliary": True}
-        )
-        transform, event_dim = biject_to(site["fn"].support), site["fn"].event_dim
-        value = transform(unconstrained)
-        log_density: Any = 0.0
-        if poutine.get_mask() is not False:
-            log_density = transform.inv.log_abs_det_jacobian(value, unconstrained)
-            log_density = sum_rightmost(log_density, log_density.dim() - value.dim() + event_dim)
-        return pyro.sample(name, dist.Delta(value, log_density=log_density, event_dim=event_dim))
-
-    def get_posterior(self, name: str) -> dist.TorchDistribution:
+    def get_posterior(self, name: str) -> TorchDistribution:
         """Return the guide's distribution of one site, on the space of the site.
 
-        Under subsampling it is that of all data, with the full size of the plate.
+        Under subsampling it is that of all data, with the full size of the plate. A mixture has
+        ``mixture_distribution`` and ``component_distribution``.
 
         Args:
             name: Name of a latent site.
@@ -173,24 +168,21 @@ class AutoWrappedNormal(AutoGuide):
             RuntimeError: If the guide has not been called yet.
             KeyError: If there is no such latent site.
         """
-        site = self._sites().get(name)
-        if site is None:
+        if name not in self._sites():
             raise KeyError(
                 f"AutoWrappedNormal: expected one of {sorted(self._sites())}, got {name!r}"
             )
-        return self._posterior(name, site)
+        return self._posterior(name)
 
     @torch.no_grad()
     def median(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Return the median of each site; on a manifold, the location, a canonical point."""
-        medians = {}
-        for name, site in self._sites().items():
-            loc, manifold = attrgetter(name)(self.locs), _manifold_of(site)
-            point = (
-                biject_to(site["fn"].support)(loc) if manifold is None else manifold.unembed(loc)
-            )
-            medians[name] = point.clone() if point is loc else point
-        return medians
+        """Return the median of each site.
+
+        On a manifold it is the location, a canonical point; of a mixture, that of the heaviest
+        component.
+        """
+        medians = {name: self._guides[name].median(**self._values(name)) for name in self._sites()}
+        return {name: value.clone() for name, value in medians.items()}
 
     @torch.no_grad()
     def quantiles(
@@ -208,27 +200,14 @@ class AutoWrappedNormal(AutoGuide):
             **kwargs: Not used.
 
         Raises:
-            NotImplementedError: If a site lies on a manifold that is not flat.
+            NotImplementedError: If a site lies on a manifold that is not flat, or has several
+                components.
         """
-        results = {}
-        for name, site in self._sites().items():
-            manifold = _manifold_of(site)
-            if manifold is None:
-                loc, scale = self._loc_and_scale(name)
-                onto = biject_to(site["fn"].support)
-            elif _is_flat(manifold):
-                wrapped = self._wrapped_normal(name, manifold)
-                loc, scale, onto = wrapped.loc, wrapped.scale, manifold.covering
-            else:
-                raise NotImplementedError(
-                    f"AutoWrappedNormal: expected a flat manifold for quantiles of '{name}', got "
-                    f"{manifold}; get_posterior('{name}') has the location and the scale, and "
-                    "get_posterior of another site its quantiles, as icdf"
-                )
-            levels = torch.as_tensor(quantiles, dtype=loc.dtype, device=loc.device)
-            levels = levels.reshape((-1,) + (1,) * loc.dim())
-            results[name] = onto(dist.Normal(loc, scale).icdf(levels))
-        return results
+        levels = torch.as_tensor(quantiles)
+        return {
+            name: self._guides[name].quantiles(name, levels, **self._values(name))
+            for name in self._sites()
+        }
 
     def _sites(self) -> dict[str, dict[str, Any]]:
         if self.prototype_trace is None:
@@ -237,56 +216,29 @@ class AutoWrappedNormal(AutoGuide):
             )
         return dict(self.prototype_trace.iter_stochastic_nodes())
 
-    def _posterior(self, name: str, site: dict[str, Any]) -> Any:
-        manifold = _manifold_of(site)
-        if manifold is not None:
-            outer = site["fn"].event_dim - manifold.ndim
-            return self._wrapped_normal(name, manifold).to_event(outer)
-        return dist.TransformedDistribution(
-            self._normal(name, site), [biject_to(site["fn"].support)]
-        )
+    def _posterior(self, name: str) -> TorchDistribution:
+        return self._guides[name].posterior(**self._values(name))
 
-    def _wrapped_normal(self, name: str, manifold: Manifold) -> WrappedNormal:
-        loc, scale = self._loc_and_scale(name)
-        return WrappedNormal(manifold, manifold.unembed(loc), scale)
-
-    def _normal(self, name: str, site: dict[str, Any]) -> Any:
-        """Return the normal in unconstrained space, whose event may have another shape."""
-        loc, scale = self._loc_and_scale(name)
-        return dist.Normal(loc, scale).to_event(self._event_dims[name])
-
-    def _loc_and_scale(self, name: str) -> tuple[Tensor, Tensor]:
+    def _values(self, name: str) -> dict[str, Tensor]:
         """Read the parameters, those of the current subsample inside of plates."""
-        return attrgetter(name)(self.locs), attrgetter(name)(self.scales)
+        values = {}
+        for kind, event_dim in self._held[name].items():
+            value = attrgetter(name)(getattr(self, kind))
+            values[kind] = (
+                value if event_dim is None else pyro.subsample(value, event_dim=event_dim)
+            )
+        return values
 
 
-class _Parameter(NamedTuple):
-    value: Tensor
-    constraint: Constraint
-    event_dim: int
-
-
-def _manifold_of(site: dict[str, Any]) -> Manifold | None:
-    """Return the manifold on which a site lives, or None."""
-    support = site["fn"].support
-    while isinstance(support, torch_constraints.independent):
-        support = support.base_constraint
-    return support.manifold if isinstance(support, OnManifold) else None
-
-
-def _is_flat(manifold: Manifold) -> bool:
-    if isinstance(manifold, Product):
-        return all(map(_is_flat, manifold.manifolds))
-    return isinstance(manifold, FlatManifold)
-
-
-def _scale_constraint(manifold: Manifold, positive: Constraint) -> Constraint:
-    """Bound the scales of spheres and their quotients, where WrappedNormal does."""
-    if isinstance(manifold, Product):
-        parts = [_scale_constraint(factor, positive) for factor in manifold.manifolds]
-        lengths = [factor.scale_shape.numel() for factor in manifold.manifolds]
-        return positive if _is_flat(manifold) else constraints.cat(parts, -1, lengths)
-    return positive if isinstance(manifold, FlatManifold) else constraints.interval(0.0, MAX_SCALE)
+def _first_value(init_loc_fn: Callable[..., Any], site: dict[str, Any]) -> Any:
+    """Initialise a site, drawing from our version of it where Pyro's has no sampler."""
+    try:
+        return init_loc_fn(site)
+    except NotImplementedError:
+        fn = adopt(site["fn"])
+        if fn is None:
+            raise
+        return init_loc_fn({**site, "fn": fn})
 
 
 def _to_full_size(value: Tensor, site: dict[str, Any], event_dim: int) -> Tensor:

@@ -86,13 +86,18 @@ class CoveringReparam(Reparam):
         fn, event_dim = self._unwrap(msg["fn"])
         base, covering = self._on_cover(name, fn)
         outer = event_dim - fn.event_dim
+        given = None if value is None else covering.inv(value)
         lift = pyro.sample(
             f"{name}_cover",
             base.to_event(outer) if outer else base,
-            obs=None if value is None else covering.inv(value),
+            obs=given,
             infer={"is_observed": False},
         )
         if value is None:
+            value = covering(lift)
+        elif lift is not given:
+            # A replayed lift outranks an initial value, which Pyro would take for lost.
+            value._pyro_custom_init = False  # type: ignore[attr-defined]
             value = covering(lift)
         return {
             "fn": dist.Delta(value, event_dim=event_dim).mask(False),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from pyro.distributions.constraints import Constraint
 from pyro.infer.reparam.strategies import Strategy
-from torch.distributions import Independent
+from torch.distributions import biject_to
 
-from pyro_manifolds.distributions.constraints import OnManifold
+from pyro_manifolds.distributions.adoption import adopt
 from pyro_manifolds.infer.reparam.manifold import ManifoldReparam
-from pyro_manifolds.manifolds import Euclidean
 
 __all__ = ["AutoManifoldReparam"]
 
@@ -17,7 +17,9 @@ __all__ = ["AutoManifoldReparam"]
 class AutoManifoldReparam(Strategy):
     """Apply :class:`ManifoldReparam` to every latent site on a manifold, and to nothing else.
 
-    Observed sites stay as they are, and sites on Euclidean space, which need no help. Like any
+    Sites of Pyro's own distributions on circles, tori and spheres (``VonMises``, whose support
+    Pyro declares to be the real line, and others) are among them. Observed sites stay as they are,
+    and sites whose support ``biject_to`` reaches (Euclidean and hyperbolic space). Like any
     strategy it is a configuration of ``poutine.reparam``, or a decorator, for one model.
 
     Args:
@@ -38,10 +40,24 @@ class AutoManifoldReparam(Strategy):
         super().__init__()
         self.repulsion = ManifoldReparam(repulsion).repulsion
 
+    def __call__(self, msg_or_fn: Any) -> Any:
+        """Choose for one site, or decorate a model."""
+        choice = super().__call__(msg_or_fn)
+        if isinstance(msg_or_fn, dict) and choice is not None:
+            # What initialises the site draws from it, which not every distribution of Pyro can.
+            msg_or_fn["fn"] = adopt(msg_or_fn["fn"])
+        return choice
+
     def configure(self, msg: dict[str, Any]) -> ManifoldReparam | None:
-        fn = msg["fn"]
-        while isinstance(fn, Independent):
-            fn = fn.base_dist
-        support = getattr(fn, "support", None)
-        curved = isinstance(support, OnManifold) and not isinstance(support.manifold, Euclidean)
-        return ManifoldReparam(self.repulsion) if curved and not msg["is_observed"] else None
+        fn: Any = adopt(msg["fn"])
+        if fn is None or msg["is_observed"] or _has_bijection(fn.support):
+            return None
+        return ManifoldReparam(self.repulsion)
+
+
+def _has_bijection(support: Constraint) -> bool:
+    try:
+        biject_to(support)
+    except NotImplementedError:
+        return False
+    return True
