@@ -1,4 +1,12 @@
-"""Which manifold do patches of photographs fit? Train, compare, draw."""
+"""Which manifold do patches of photographs fit? Train, compare, draw.
+
+``python -m pyro_manifolds.demo`` trains one model per worker. All processes of ::
+
+    torchrun --standalone --nproc_per_node=2 -m pyro_manifolds.demo
+
+train one model after the other together, each on its share of every batch: on one GPU each where
+there are any.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +20,11 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pyro_manifolds.datasets import TEST_PHOTOGRAPHS, TRAIN_PHOTOGRAPHS
 from pyro_manifolds.demo.checkpoints import CheckpointError
+from pyro_manifolds.demo.distributed import average, is_main, launched, process_group, world_size
 from pyro_manifolds.demo.experiment import (
     MANIFOLDS,
     Score,
@@ -93,7 +104,7 @@ def make_parser() -> argparse.ArgumentParser:
     for name, text in _OPTIONS.items():
         default = getattr(Settings, name)
         parser.add_argument(_flag(name), type=_positive, default=default, help=text)
-    workers = min(2, os.cpu_count() or 1)
+    workers = 1 if launched() else min(2, os.cpu_count() or 1)
     parser.add_argument("--workers", type=_positive, default=workers, help="processes")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     parser.set_defaults(candidates=Settings.candidates)
@@ -110,8 +121,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.manifolds = list(dict.fromkeys(options.manifolds))  # once each
     settings = Settings(**{f.name: getattr(options, f.name) for f in fields(Settings)})
     try:
-        _check(settings, options)
-        _run(settings, options)
+        with process_group():
+            _check(settings, options)
+            _run(settings, options)
     except (CheckpointError, ImportError, _ArgumentError, OSError) as error:
         parser.error(str(error))
     except FloatingPointError as error:
@@ -130,7 +142,11 @@ def _run(settings: Settings, options: argparse.Namespace) -> None:
     start, processor = time.perf_counter(), _processor_seconds()
     scores, chosen = _score_all(settings, options)
     rows = summarise(scores)
-    seconds = time.perf_counter() - start, _processor_seconds() - processor
+    processor = _processor_seconds() - processor
+    processor = average(torch.tensor(processor)).item() * world_size()
+    if not is_main():
+        return
+    seconds = time.perf_counter() - start, processor
     caption = _caption(settings, options, chosen, *seconds)
     print(f"\n{table(rows)}\n\n{caption}")
     _save(settings, options, scores, rows, caption)
@@ -194,7 +210,7 @@ def _caption(
         "not among the parameters.",
         "Components of the mixture, by log-density of photographs kept out of training:",
         ", ".join(f"{k}: {score:.2f}" for k, score in chosen.items()) + ".",
-        f"{seconds:.0f} seconds on {options.workers} of {os.cpu_count()} cores, "
+        f"{seconds:.0f} seconds on {options.workers * world_size()} of {os.cpu_count()} cores, "
         f"{processor_seconds:.0f} of processor time.",
     ]
     return "\n".join(lines)
@@ -208,6 +224,11 @@ def _processor_seconds() -> float:
 
 def _check(settings: Settings, options: argparse.Namespace) -> None:
     """Refuse what cannot work before anything is computed or written."""
+    if launched() and options.workers > 1:
+        raise _ArgumentError(
+            "argument --workers: expected 1 under torchrun, which starts the processes, got "
+            f"{options.workers}"
+        )
     for flag, load in (("--train-patches", train_patches), ("--test-patches", held_out_patches)):
         try:
             load(settings)

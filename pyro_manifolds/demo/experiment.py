@@ -22,6 +22,7 @@ from pyro_manifolds.demo.baselines import (
     uniform_log_prob,
 )
 from pyro_manifolds.demo.checkpoints import load_checkpoint
+from pyro_manifolds.demo.distributed import local_device
 from pyro_manifolds.demo.model import SphereGuide, SphereModel
 from pyro_manifolds.demo.training import describe_run, fit
 from pyro_manifolds.demo.workers import bar_position
@@ -168,11 +169,12 @@ def score_latent(
 ) -> Score:
     """Train the model with one latent manifold from one seed, and bound held-out densities."""
     label, _ = MANIFOLDS[manifold]
-    train, test = train_patches(settings), held_out_patches(settings)
+    device = local_device()
+    train, test = train_patches(settings).to(device), held_out_patches(settings).to(device)
     with _local_parameters(), _seeded(seed):
         model, guide = _build(settings, manifold)
         fit(
-            Trace_ELBO()(model, guide),
+            Trace_ELBO()(model, guide).to(device),
             train,
             checkpoint=checkpoint_path(output, manifold, seed),
             resume=resume,

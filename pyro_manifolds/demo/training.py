@@ -12,6 +12,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pyro_manifolds.demo.checkpoints import load_checkpoint, save_checkpoint
+from pyro_manifolds.demo.distributed import (
+    average,
+    is_main,
+    replicate,
+    seed_noise,
+    share,
+    world_size,
+)
 
 __all__ = ["describe_run", "fit"]
 
@@ -44,9 +52,16 @@ def fit(
     seed covers batches and noise; seed the initial parameters where the modules are made. The
     global random state is left as it was.
 
+    Within :func:`~pyro_manifolds.demo.distributed.process_group` all processes call this alike and
+    train one model: each works on its share of every batch, with noise of its own, and gradients
+    are averaged. But for the noise, the result is that of a single process, to rounding; all
+    processes return the same history, and the first alone shows progress and writes checkpoints,
+    which any number of processes can go on from. The loss must be a sum over rows: a site
+    outside of the plate of the data would count once for each process.
+
     Args:
         elbo: Loss module, moved to the device of ``data`` already.
-        data: Shape ``[n, ...]``.
+        data: Shape ``[n, ...]``; where several processes train, the same in each.
         steps: Number of gradient steps in all, those of an earlier, interrupted run included.
         batch_size: Rows in a batch, at most ``n``.
         learning_rate: Step size of Adam at the start.
@@ -69,7 +84,8 @@ def fit(
         The ELBO per row at each step, in nats, with the ``kl_weight`` of that step.
 
     Raises:
-        ValueError: If a number is not positive or there are fewer rows than a batch holds.
+        ValueError: If a number is not positive, there are fewer rows than a batch holds, or fewer
+            of these than processes.
         CheckpointError: If there is a file at ``checkpoint`` that does not belong to this run.
         FloatingPointError: If the ELBO stops being finite.
 
@@ -101,6 +117,7 @@ def fit(
             elbo(data[:batch_size], *_kl_weight(0, warmup))  # creates lazy parameters
         optimiser = torch.optim.Adam(elbo.parameters(), lr=learning_rate)
         history = _restore(saved, elbo, optimiser, data) if saved and resume else []
+        replica = replicate(elbo)
         bar = tqdm(
             _batches(data, len(history), steps, batch_size, seed),
             desc=description,
@@ -108,14 +125,15 @@ def fit(
             initial=len(history),
             position=position,
             leave=position is None,
-            disable=not progress,
+            disable=not (progress and is_main()),
             mininterval=0.5 if sys.stderr.isatty() else 10.0,
             dynamic_ncols=True,
         )
         for step, batch in enumerate(bar, len(history)):
             if decay:
                 _set_learning_rate(optimiser, learning_rate, step / steps)
-            history.append(_step(elbo, optimiser, batch, *_kl_weight(step, warmup)))
+            seed_noise(seed, step)
+            history.append(_step(replica, optimiser, batch, *_kl_weight(step, warmup)))
             if not math.isfinite(history[-1]):
                 raise FloatingPointError(
                     f"fit: expected a finite ELBO, got {history[-1]} at step {step}; "
@@ -123,7 +141,8 @@ def fit(
                 )
             if step % 50 == 0:
                 bar.set_postfix(elbo=f"{_recent(history):.3f}", refresh=False)
-            if checkpoint and ((step + 1) % checkpoint_every == 0 or step + 1 == steps):
+            due = (step + 1) % checkpoint_every == 0 or step + 1 == steps
+            if checkpoint and due and is_main():
                 save_checkpoint(checkpoint, identity, _state(elbo, optimiser, history, data))
     return history
 
@@ -152,8 +171,9 @@ def _step(
 ) -> float:
     """Take one step and return the ELBO per row before it; none where that is not finite."""
     optimiser.zero_grad()
-    loss = elbo(batch, *kl_weight) / len(batch)
-    value = -loss.item()
+    # Averaged over the processes, this is the loss of the whole batch for any sizes of the shares.
+    loss = elbo(share(batch), *kl_weight) / (len(batch) / world_size())
+    value = -average(loss.detach()).item()
     if math.isfinite(value):
         loss.backward()
         optimiser.step()
@@ -170,6 +190,11 @@ def _check_sizes(
     if batch_size > len(data):
         raise ValueError(
             f"fit: expected batch_size of at most the {len(data)} rows of data, got {batch_size}"
+        )
+    if batch_size < world_size():
+        raise ValueError(
+            f"fit: expected batch_size of at least one row for each of the {world_size()} "
+            f"processes, got {batch_size}"
         )
 
 
