@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint tutorials benchmarks dist clean
+.PHONY: demo test lint tutorials benchmarks compatibility dist clean
 
 demo: .venv/installed-demo  ## learn latent manifolds from photographs; options in ARGS
 	$(BIN)/python -m pyro_manifolds.demo $(ARGS)
@@ -21,6 +21,9 @@ tutorials: .venv/installed-test  ## run the notebooks in full and keep their out
 
 benchmarks: .venv/installed-benchmarks  ## ratios against named peers
 	$(BIN)/python -m benchmarks $(ARGS)
+
+compatibility: .venv/installed-test  ## print the table of algorithms and distributions into README
+	$(BIN)/python -m tests.compatibility --write
 
 dist: .venv/installed-lint  ## build wheel and sdist, and import from the wheel alone
 	rm -rf dist build/wheel

@@ -30,6 +30,7 @@ from pyro_manifolds import (
     Sphere,
     Torus,
     VonMises,
+    VonMisesFisher,
     WrappedNormal,
 )
 from pyro_manifolds.manifolds import Manifold
@@ -141,7 +142,7 @@ def power_spherical(seconds: float) -> list[Row]:
     """Compare with the package of the authors of the power spherical law, where installed."""
     peer = importlib.util.find_spec("power_spherical")
     rows = []
-    for dim in (3, 128):
+    for dim in (3, 16, 128):
         plain, spread = _parameters((_BATCH, dim))
         loc = torch.nn.functional.normalize(plain.detach(), dim=-1).requires_grad_()
         concentration = (10 * torch.rand(_BATCH) + 1).requires_grad_()
@@ -156,8 +157,27 @@ def power_spherical(seconds: float) -> list[Row]:
             steps["power_spherical"] = _step(
                 partial(theirs, loc, concentration), loc, concentration
             )
-        times = measure(steps, seconds / 2)
-        rows += _rows("power_spherical", {f"{k}, dim {dim}": time for k, time in times.items()})
+        times = {f"{k}, dim {dim}": time for k, time in measure(steps, seconds / 3).items()}
+        normal, ours, *theirs = times
+        limits = {ours: times[theirs[0]] / times[normal] / 1.5} if peer else {}
+        rows += _rows("power_spherical", times, limits, "2 / 3 of power_spherical")
+    return rows
+
+
+def von_mises_fisher(seconds: float) -> list[Row]:
+    """Compare the law that needs Bessel functions with the one that was made to avoid them."""
+    rows = []
+    for dim in (3, 16, 128):
+        plain, spread = _parameters((_BATCH, dim))
+        loc = torch.nn.functional.normalize(plain.detach(), dim=-1).requires_grad_()
+        concentration = (10 * torch.rand(_BATCH) + 1).requires_grad_()
+        steps = {_NORMAL: _step(partial(_normal, plain, spread), plain, spread)}
+        for law in (PowerSpherical, VonMisesFisher):
+            steps[law.__name__] = _step(partial(law, loc, concentration), loc, concentration)
+        times = {f"{k}, dim {dim}": time for k, time in measure(steps, seconds / 3).items()}
+        normal, power, ours = times
+        limit = 3 * times[power] / times[normal]
+        rows += _rows("von_mises_fisher", times, {ours: limit}, "3 x PowerSpherical")
     return rows
 
 
@@ -204,6 +224,7 @@ ENTRIES: dict[str, Entry] = {
     "dim": partial(growth, "dim", [(1000, 2), (1000, 16), (1000, 128), (1000, 1024)]),
     "manifolds": manifolds,
     "power_spherical": power_spherical,
+    "von_mises_fisher": von_mises_fisher,
     "uniform": uniform,
     "compiled": compiled,
 }

@@ -40,7 +40,7 @@ test_goodness_of_fit = law(testing.check_goodness_of_fit, BOTH, CASES, "quadratu
 test_mean = law(testing.check_mean, FLOAT64, CASES, "quadrature", "has_mean")
 test_deck_invariance = law(testing.check_deck_invariance, BOTH, CASES, "deck")
 test_independence_of_the_lift = law(
-    testing.check_independence_of_the_lift, BOTH, CASES, "deck", "params"
+    testing.check_independence_of_the_lift, BOTH, CASES, "deck", "has_loc"
 )
 test_continuity_across_seams = law(testing.check_continuity_across_seams, FLOAT64, CASES, "deck")
 test_uniform_limit = law(testing.check_uniform_limit, BOTH, CASES, "uniform")

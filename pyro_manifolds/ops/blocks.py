@@ -12,8 +12,12 @@ __all__ = ["blockwise"]
 _BLOCK = 32000
 
 
-def blockwise(kernel: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
+def blockwise(
+    kernel: Callable[..., tuple[Tensor, ...]], *tensors: Tensor, block: int = _BLOCK
+) -> tuple[Tensor, ...]:
     """Apply ``kernel``, elementwise in ``tensors``, and return results of the broadcast shape.
+
+    A kernel that expands every element into a number of nodes asks for a smaller ``block``.
 
     Example:
         >>> blockwise(lambda x, y: (x + y, x * y), torch.tensor([1.0, 2.0]), torch.tensor(3.0))
@@ -22,8 +26,8 @@ def blockwise(kernel: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tu
     tensors = torch.broadcast_tensors(*tensors)
     shape = tensors[0].shape
     fused = torch.compiler.is_compiling() or tensors[0].device.type != "cpu"
-    if fused or tensors[0].numel() <= _BLOCK:
+    if fused or tensors[0].numel() <= block:
         return kernel(*tensors)
-    blocks = zip(*(tensor.reshape(-1).split(_BLOCK) for tensor in tensors), strict=True)
-    results = zip(*(kernel(*block) for block in blocks), strict=True)
+    blocks = zip(*(tensor.reshape(-1).split(block) for tensor in tensors), strict=True)
+    results = zip(*(kernel(*part) for part in blocks), strict=True)
     return tuple(torch.cat(parts).reshape(shape) for parts in results)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
-from torch import Size, Tensor
+from torch import Tensor
 
 __all__ = ["join_events", "split_events"]
 
 
-def join_events(parts: Sequence[Tensor], event_shapes: Sequence[Size]) -> Tensor:
+def join_events(parts: Sequence[Tensor], event_shapes: Sequence[Sequence[int]]) -> Tensor:
     """Flatten the event of each part and concatenate; the batch shapes broadcast.
 
     Args:
@@ -23,12 +24,12 @@ def join_events(parts: Sequence[Tensor], event_shapes: Sequence[Size]) -> Tensor
         torch.Size([4, 5])
     """
     pairs = list(zip(parts, event_shapes, strict=True))
-    flat = [x.reshape(x.shape[: x.dim() - len(shape)] + (shape.numel(),)) for x, shape in pairs]
+    flat = [x.reshape(x.shape[: x.dim() - len(shape)] + (math.prod(shape),)) for x, shape in pairs]
     batch = torch.broadcast_shapes(*(x.shape[:-1] for x in flat))
     return torch.cat([x.expand(batch + x.shape[-1:]) for x in flat], -1)
 
 
-def split_events(joined: Tensor, event_shapes: Sequence[Size]) -> list[Tensor]:
+def split_events(joined: Tensor, event_shapes: Sequence[Sequence[int]]) -> list[Tensor]:
     """Undo :func:`join_events`.
 
     Args:
@@ -40,6 +41,6 @@ def split_events(joined: Tensor, event_shapes: Sequence[Size]) -> list[Tensor]:
         >>> [x.shape for x in split_events(torch.zeros(4, 5), shapes)]
         [torch.Size([4]), torch.Size([4, 2, 2])]
     """
-    pieces = joined.split([shape.numel() for shape in event_shapes], -1)
+    pieces = joined.split([math.prod(shape) for shape in event_shapes], -1)
     pairs = zip(pieces, event_shapes, strict=True)
-    return [x.reshape(x.shape[:-1] + shape) for x, shape in pairs]
+    return [x.reshape(x.shape[:-1] + torch.Size(shape)) for x, shape in pairs]

@@ -22,7 +22,7 @@ def winding_vectors(scale_tril: Tensor, lattice: Sequence[float | None]) -> Tens
 
     Args:
         scale_tril: Cholesky factors of the covariance, ``[..., n, n]``. The number of vectors
-            depends on their values, so that a density made of it cannot be compiled.
+            depends on their values, so that a density made of it is compiled in several graphs.
         lattice: Period of each coordinate, ``None`` where it is not periodic.
 
     Returns:
@@ -30,6 +30,8 @@ def winding_vectors(scale_tril: Tensor, lattice: Sequence[float | None]) -> Tens
 
     Raises:
         ValueError: If more than a million terms are needed.
+        NotImplementedError: If the values cannot be read, under ``vmap``, or would be frozen at
+            their present ones, under ``torch.jit.trace``.
 
     Example:
         >>> winding_vectors(0.1 * torch.eye(2), [2 * math.pi, None])[:, 0]
@@ -42,10 +44,15 @@ def winding_vectors(scale_tril: Tensor, lattice: Sequence[float | None]) -> Tens
     # The margin of 8 nats covers the number of terms left out.
     tail = 2 * (8 - math.log(torch.finfo(scale_tril.dtype).eps))
     reach = scale_tril.square().sum(-1).sqrt() * (nearest + tail).sqrt()
-    reach = reach.detach().reshape(-1, len(lattice)).amax(0)
+    if scale_tril.requires_grad and torch.jit.is_tracing():
+        raise NotImplementedError(
+            "A full covariance that is learned: expected no torch.jit.trace, which would keep the "
+            "number of lattice vectors of the first scale; use an ELBO or kernel without jit, or "
+            "independent normals"
+        )
     counts = [
-        0 if period is None else math.floor(float(r) / period + 0.5)
-        for r, period in zip(reach, lattice, strict=True)
+        0 if period is None else math.floor(r / period + 0.5)
+        for r, period in zip(_numbers(reach.detach(), len(lattice)), lattice, strict=True)
     ]
     terms = math.prod(2 * count + 1 for count in counts)
     if terms > _MAX_TERMS:
@@ -55,3 +62,14 @@ def winding_vectors(scale_tril: Tensor, lattice: Sequence[float | None]) -> Tens
         )
     ranges = [range(-count, count + 1) for count in counts]
     return scale_tril.new_tensor(list(itertools.product(*ranges))) * periods
+
+
+def _numbers(reach: Tensor, n: int) -> list[float]:
+    """Return the largest of a batch as numbers, for their count of lattice vectors."""
+    try:
+        return reach.reshape(-1, n).amax(0).tolist()
+    except RuntimeError as error:
+        raise NotImplementedError(
+            "A full covariance: expected no vmap, under which the number of lattice vectors can "
+            "not be read from the scale; pass the batch to log_prob, or use independent normals"
+        ) from error

@@ -65,6 +65,7 @@ class Case:
     manifold: Manifold
     other: Mapping[str, Any] | None = None
     quadrature: Callable[[torch.dtype], Rule] | None = None
+    quadrature_error: float = 0.0
     deck: tuple[Move, ...] = ()
     orbit: Callable[[Tensor, int], Tensor] | None = None
     base: Callable[..., TorchDistribution] | None = None
@@ -90,6 +91,11 @@ class Case:
         support = self.make(torch.float32).support
         assert support is not None
         return support
+
+    @property
+    def has_loc(self) -> bool:
+        """Whether one of the parameters is a location."""
+        return "loc" in self.params
 
     @property
     def intrinsic_dim(self) -> int:

@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_manifolds.manifolds import Manifold
+from pyro_manifolds.manifolds import HyperbolicSpace, Manifold
 
 __all__ = [
     "Rule",
     "circle_rule",
     "gauss_rule",
     "glide_rule",
+    "hyperbolic_rule",
     "line_rule",
     "product_rule",
     "quotient_rule",
@@ -112,6 +113,16 @@ def quotient_rule(manifold: Manifold, size: int = 40, dtype: torch.dtype = torch
     covering = manifold.covering
     nodes, weights = sphere_rule(manifold.dim, size)
     return covering(nodes).to(dtype), (weights / covering.num_sheets).to(dtype)
+
+
+def hyperbolic_rule(
+    manifold: HyperbolicSpace, reach: float, size: int = 40, dtype: torch.dtype = torch.float64
+) -> Rule:
+    """Integrate over a cube of normal coordinates what vanishes beyond it."""
+    grid, weights = product_rule(*[line_rule(-reach, reach, size)] * manifold.dim)
+    r = torch.linalg.vector_norm(grid, dim=-1) / manifold.radius
+    stretch = torch.where(r > 0, r.sinh() / r, 1) ** (manifold.dim - 1)
+    return manifold.unembed(grid).to(dtype), (weights * stretch).to(dtype)
 
 
 def total(values: Tensor, weights: Tensor, dims: Sequence[int] = (0,)) -> Tensor:

@@ -1,0 +1,496 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Optimising on manifolds and scaling out
+#
+# A location on a sphere, a rotation, a point of a Klein bottle: how do we learn it by gradient
+# steps, with mini-batches, and in several processes? Pyro and torch have the tools. This tutorial
+# puts them together, and shows which mistakes pass without a word.
+#
+# 1. A plain parameter leaves its manifold. Two ways to keep it there, and which arrives sooner.
+# 2. The training loop, with mini-batches and checkpoints, and what `torch.compile` is worth.
+# 3. The same loop in two processes, with the same result.
+#
+# The problems are small and have exact answers, so every claim can be checked.
+
+# %%
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from textwrap import fill
+
+import geoopt
+import matplotlib.pyplot as plt
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import torch
+from geoopt.optim import RiemannianAdam, RiemannianSGD
+from pyro import poutine
+from pyro.infer import SVI, Trace_ELBO
+from pyro.infer.autoguide import AutoDelta
+from pyro.nn import PyroModule, PyroParam
+from pyro.optim import PyroOptim
+from scipy.optimize import minimize
+from scipy.spatial.transform import Rotation
+from torch import nn
+
+from pyro_manifolds import (
+    SO3,
+    AutoWrappedNormal,
+    KleinBottle,
+    ManifoldUniform,
+    Sphere,
+    Torus,
+    WrappedNormal,
+)
+from pyro_manifolds.plotting import draw_fundamental_square
+
+SMOKE = "CI" in os.environ  # tiny sizes, to test that everything runs
+STARTS, RACE_STEPS = (3, 30) if SMOKE else (50, 200)
+MAP_STEPS, EPOCHS = (60, 2) if SMOKE else (400, 40)
+
+pyro.settings.set(module_local_params=True)  # parameters stay in their modules
+torch.set_default_dtype(torch.float64)
+torch.set_num_threads(1)  # everything here is tiny
+plt.rcParams.update({"figure.dpi": 100, "figure.constrained_layout.use": True, "font.size": 9})
+INDENT = {"initial_indent": " " * 4, "subsequent_indent": " " * 4}
+sphere, so3, klein = Sphere(2), SO3(), KleinBottle()
+
+# %% [markdown]
+# ## A location that leaves its manifold
+#
+# Forty readings of one direction, by a sensor that loses a fifth of the signal. We look for the
+# direction by maximum likelihood, and write the first thing that comes to mind: a unit vector as a
+# parameter, and Adam. Three models read it: a normal law round it, Pyro's `VonMises3D`,
+# whose parameter is the direction times the concentration, and `WrappedNormal` on the sphere.
+
+# %%
+pyro.set_rng_seed(0)
+x = 0.8 * (torch.tensor([0.0, 0.6, -0.8]) + 0.4 * torch.randn(40, 3))
+exact = sphere.projx(x.mean(0))  # of all unit vectors, the nearest to the mean
+start = torch.tensor([1.0, 0.0, 0.0])
+
+laws = {
+    "Normal(loc, 0.4)": (lambda loc: dist.Normal(loc, 0.4).to_event(1), x),
+    "VonMises3D(10 * loc)": (lambda loc: dist.VonMises3D(10 * loc), sphere.projx(x)),
+    "WrappedNormal(sphere, loc, 0.4)": (
+        lambda loc: WrappedNormal(sphere, loc, 0.4),
+        sphere.projx(x),
+    ),
+}
+
+
+def nothing(*args):
+    """Guide of a model without latent sites."""
+
+
+def svi_path(model, optimiser, data, steps=200):
+    """Take SVI steps and yield the loss before and the parameter after each of them."""
+    pyro.clear_param_store()
+    svi = SVI(model, nothing, optimiser, Trace_ELBO())
+    for _ in range(steps):
+        yield svi.step(data), pyro.param("loc").detach().clone()
+
+
+for name, (law, data) in laws.items():
+
+    def model(data, law=law):
+        loc = pyro.param("loc", lambda: start.clone())  # steps change it in place
+        with pyro.plate("data", len(data)):
+            pyro.sample("x", law(loc), obs=data)
+
+    print(name)
+    try:
+        for step, (loss, loc) in enumerate(svi_path(model, pyro.optim.Adam({"lr": 0.1}), data), 1):
+            if step in (1, 2, 200):
+                print(f"    length after step {step}: {loc.norm():.3f}")
+        best = -law(exact).log_prob(data).sum()
+        print(f"    loss {loss:.1f}; at the best unit vector {best:.1f}")
+    except ValueError as error:
+        print(fill(f"next step: {str(error).splitlines()[0]}", 90, **INDENT))
+
+# %% [markdown]
+# Nothing is raised for the first two, and both end at a loss that no unit vector has: the length of
+# the vector makes up for the sensor, or for the concentration. A law on the sphere checks where
+# its location is, as long as validation is on, which is Pyro's default.
+#
+# On a flat manifold there is no such trap. Every pair of angles is a point of a torus or a Klein
+# bottle: plain Adam walks on the cover, and `manifold.projx` reads the result. It is spheres,
+# projective spaces, lens spaces and rotations that a plain parameter leaves.
+#
+# ## Two ways to stay
+#
+# **A constraint.** `constraint=sphere.support` stores an unconstrained vector of the ambient space,
+# and hands `unembed` of it to the model. Any optimiser serves.
+#
+# **A manifold optimiser.** Our manifolds are those of geoopt, so a `geoopt.ManifoldTensor` with
+# `RiemannianAdam` or `RiemannianSGD` steps along geodesics. `PyroOptim` brings them to `SVI`.
+# In a torch loop the same is a `geoopt.ManifoldParameter` of a module.
+
+# %%
+STEPS = {"lr": 0.1, "betas": (0.5, 0.999)}
+
+
+def constrained(x):
+    loc = pyro.param("loc", lambda: start.clone(), constraint=sphere.support)
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(loc, 0.4).to_event(1), obs=x)
+
+
+def geodesic(x):
+    loc = pyro.param("loc", lambda: geoopt.ManifoldTensor(start.clone(), manifold=sphere))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(loc, 0.4).to_event(1), obs=x)
+
+
+class Located(PyroModule):
+    """Data round the image of a point, or of several at once."""
+
+    def __init__(self, manifold, loc):
+        super().__init__()
+        self.manifold, self.loc = manifold, loc
+
+    def forward(self, x):
+        images = self.manifold.embed(self.loc).reshape(-1, 1, self.manifold.embed_dim)
+        with pyro.plate("points", len(images), dim=-2), pyro.plate("data", len(x), dim=-1):
+            pyro.sample("x", dist.Normal(images, 0.4).to_event(1), obs=x)
+
+
+def torch_path(model, x, optimiser, steps=200, **options):
+    """Take steps in a torch loop and yield the parameter after each of them."""
+    loss_of = Trace_ELBO()(model, nothing)
+    optimiser = optimiser(loss_of.parameters(), **options)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        loss_of(x).backward()
+        optimiser.step()
+        yield model.loc.detach().clone()
+
+
+paths = {
+    "constraint, SVI with Adam": [
+        loc for _, loc in svi_path(constrained, pyro.optim.Adam(STEPS), x)
+    ],
+    "ManifoldTensor, SVI with RiemannianAdam": [
+        loc for _, loc in svi_path(geodesic, PyroOptim(RiemannianAdam, STEPS), x)
+    ],
+}
+modules = {
+    "ManifoldParameter, loop with RiemannianAdam": (geoopt.ManifoldParameter, RiemannianAdam),
+    "ManifoldParameter, loop with torch's Adam": (geoopt.ManifoldParameter, torch.optim.Adam),
+    "PyroParam(ManifoldTensor), RiemannianAdam": (PyroParam, RiemannianAdam),
+}
+for name, (wrap, optimiser) in modules.items():
+    loc = wrap(geoopt.ManifoldTensor(start.clone(), manifold=sphere))
+    paths[name] = list(torch_path(Located(sphere, loc), x, optimiser, **STEPS))
+
+print(f"{'after 200 steps':<46}{'|length - 1|':>13}{'from exact':>12}")
+for name, path in paths.items():
+    off = max((loc.norm() - 1).abs().item() for loc in path)
+    print(f"{name:<46}{off:>13.1e}{(path[-1] - exact).norm():>12.1e}")
+
+# %% [markdown]
+# The first three stay and arrive. The last two leave without a word. torch's own
+# optimisers do not know manifolds, and Pyro turns a `ManifoldTensor` in a `PyroParam` into a plain
+# parameter: give the module a `ManifoldParameter` itself. One more limit is Pyro's: with
+# `module_local_params`, `SVI` refuses parameters of torch modules, of geoopt or not.
+
+# %%
+loc = geoopt.ManifoldParameter(start.clone(), manifold=sphere)
+try:
+    next(svi_path(Located(sphere, loc), PyroOptim(RiemannianAdam, STEPS), x))
+except AttributeError as error:
+    print("SVI:", error)
+
+# %% [markdown]
+# ## Which arrives sooner?
+#
+# The same likelihood on three manifolds, from random starts, all of them at once: the optimisers
+# treat the points of one tensor apart. The noise is made to cancel, so the optimum is known. We
+# count the starts that settle within $10^{-6}$ of it, those that were ever there, and the median
+# number of steps after which they have settled, for three step sizes.
+
+# %%
+METHODS = {
+    "unembed, Adam": (torch.optim.Adam, (0.03, 0.1, 0.3), {"betas": (0.5, 0.999)}),
+    "RiemannianAdam": (RiemannianAdam, (0.03, 0.1, 0.3), {"betas": (0.5, 0.999)}),
+    "unembed, SGD": (torch.optim.SGD, (3e-4, 1e-3, 3e-3), {}),
+    "RiemannianSGD": (RiemannianSGD, (3e-4, 1e-3, 3e-3), {}),
+}
+
+
+def race(manifold, method, lr, steps=RACE_STEPS, **options):
+    """Return the step from which each start is near for good, or 0; and how many ever were."""
+    pyro.set_rng_seed(1)
+    truth = manifold.random_uniform(manifold.event_shape)
+    noise = torch.randn(40, manifold.embed_dim)
+    x = manifold.embed(truth) + 0.4 * (noise - noise.mean(0))
+    starts = manifold.random_uniform(STARTS, *manifold.event_shape)
+    if "unembed" in method:
+        loc = PyroParam(starts, manifold.support, event_dim=manifold.ndim)
+    else:
+        loc = geoopt.ManifoldParameter(starts, manifold=manifold)
+    path = torch_path(Located(manifold, loc), x, METHODS[method][0], steps, lr=lr, **options)
+    near = torch.stack([manifold.dist(loc, truth) < 1e-6 for loc in path])
+    settled = near[-1] * (1 + steps - near.flip(0).cumprod(0).sum(0))
+    return settled, near.any(0).sum().item()
+
+
+def verdict(settled, ever):
+    steps = settled[settled > 0]
+    median = f"in {steps.median():.0f}" if len(steps) else ""
+    return f"{len(steps)}/{ever} {median:<6}"
+
+
+print(f"of {STARTS} starts: settled / ever near, median of steps; step size small, middle, large")
+for manifold in (sphere, so3, klein):
+    for method, (_, sizes, options) in METHODS.items():
+        cells = [verdict(*race(manifold, method, lr, **options)) for lr in sizes]
+        print(f"{manifold!s:<14}{method:<16}" + "".join(f"{cell:>14}" for cell in cells))
+
+print("\nsphere, with the default momentum 0.9 of Adam")
+for method in ("unembed, Adam", "RiemannianAdam"):
+    cell = verdict(*race(sphere, method, 0.1, steps=3 * RACE_STEPS // 2))
+    print(f"{method:<30}{'':<14}{cell:>14}")
+
+# %% [markdown]
+# There is no winner.
+#
+# - `RiemannianSGD` is the fastest where its step size suits the manifold (12 to 18 steps), and
+#   useless where it does not: on SO3 only the smallest of the three works.
+# - Through `unembed`, plain SGD works with all three. The vector that is stored grows with every
+#   step, since gradients are orthogonal to it, and that shortens the steps. Its smallest step size
+#   was too small for 200 steps.
+# - The two versions of Adam need about the same number of steps. Adam does not settle: with large
+#   steps some starts that were near are off again at the end, so let the step size fall to zero.
+# - Momentum matters more than the manifold: with 0.9 both need five times as many steps.
+#
+# The constraint is the simpler choice and works everywhere in Pyro. The price is the ambient
+# vector: 9 numbers for a rotation, and a projection in every step.
+#
+# ## A path across the seam
+#
+# Across the seam of the Klein bottle the second coordinate changes its sign, and so must the
+# velocity that a momentum optimiser carries along. geoopt asks the manifold to transport it. We
+# follow `RiemannianSGD` from (0.5, 1.5) to a point beyond the seam. Two controls: the same
+# optimiser on a plain parameter in the plane, which knows no seam, and a Klein bottle that forgets
+# to transport.
+
+
+# %%
+class Forgetful(KleinBottle):
+    def transp_follow_expmap(self, x, u, v):
+        return v
+
+
+def walk(loc, steps=200):
+    path, optimiser = [loc.detach().clone()], RiemannianSGD([loc], lr=0.02, momentum=0.9)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        (klein.embed(loc) - klein.embed(target)).square().sum().backward()
+        optimiser.step()
+        path.append(loc.detach().clone())
+    return torch.stack(path)
+
+
+begin, target = torch.tensor([0.5, 1.5]), torch.tensor([torch.pi - 0.3, -0.5])
+walks = {
+    "in the plane": walk(begin.clone().requires_grad_()),
+    "on the Klein bottle": walk(geoopt.ManifoldParameter(begin.clone(), manifold=klein)),
+    "without transport": walk(geoopt.ManifoldParameter(begin.clone(), manifold=Forgetful())),
+}
+figure, (left, right) = plt.subplots(1, 2, figsize=(7.4, 4.6), width_ratios=(1, 1.6))
+draw_fundamental_square(left, klein)
+print(f"{'':<22}{'furthest from the path in the plane':>36}{'end from target':>17}")
+for (name, path), style in zip(walks.items(), ("-", "--", ":"), strict=True):
+    apart = klein.dist(path, walks["in the plane"])
+    print(f"{name:<22}{apart.max():>36.1e}{klein.dist(path[-1], target):>17.1e}")
+    shown = klein.projx(path)
+    shown[1:][(shown.diff(dim=0).abs() > 1).any(-1)] = torch.nan  # no lines through the square
+    left.plot(*shown.T, style, label=name, lw=2)
+    right.semilogy(klein.dist(path, target), style, label=name, lw=2)
+left.plot(*begin, "ko", ms=5)
+left.plot(*target, "k*", ms=10)
+right.set(xlabel="step", ylabel="distance to the target")
+right.legend(frameon=False)
+plt.show()
+
+# %% [markdown]
+# On the Klein bottle the path is that in the plane, to rounding. Without transport it
+# arrives too, but turns the wrong way behind the seam.
+#
+# ## A rotation, maximum a posteriori
+#
+# A thin, bent wire is scanned twice, with noise, and turned in between. Which rotation? The scans
+# tell little about turns round the wire's own axis. A gyroscope gives a guess of the whole
+# rotation, which is the prior: a wrapped normal law on SO3.
+#
+# `AutoDelta` is Pyro's guide for maximum a posteriori estimates. It asks the support for a
+# constraint, so it goes through `unembed`. With geoopt we write the guide ourselves, one line.
+#
+# Without the prior the exact answer is a singular value decomposition. With it, scipy minimises the
+# same objective over rotation vectors. Distances on SO3 are half the angle of the rotation in between.
+
+# %%
+pyro.set_rng_seed(2)
+s = torch.linspace(-1, 1, 60)
+wire = torch.stack([s, 0.03 * (5 * s).cos(), 0.03 * (5 * s).sin()], -1)
+truth = so3.random_uniform(3, 3)
+guess = WrappedNormal(so3, truth, 0.1).sample()
+seen = wire @ truth.mT + 0.3 * torch.randn(60, 3)
+
+
+def turned(seen):
+    rotation = pyro.sample("rotation", WrappedNormal(so3, guess, 0.1))
+    with pyro.plate("data", len(seen)):
+        pyro.sample("seen", dist.Normal(wire @ rotation.mT, 0.3).to_event(1), obs=seen)
+
+
+def delta(seen):
+    loc = pyro.param("loc", lambda: geoopt.ManifoldTensor(guess.clone(), manifold=so3))
+    pyro.sample("rotation", dist.Delta(loc, event_dim=2))
+
+
+def nearest_rotation(matrix):
+    u, _, vh = torch.linalg.svd(matrix)
+    return u @ torch.diag(torch.tensor([1.0, 1.0, torch.det(u @ vh)])) @ vh
+
+
+def objective(vector):
+    """Minus the logarithm of the joint density, up to a constant, at guess * exp(vector)."""
+    rotation = guess.numpy() @ Rotation.from_rotvec(vector).as_matrix()
+    half = np.linalg.norm(vector) / 2
+    squares = ((seen.numpy() - wire.numpy() @ rotation.T) ** 2).sum()
+    return squares / (2 * 0.3**2) + half**2 / (2 * 0.1**2) + 2 * np.log(np.sinc(half / np.pi))
+
+
+def maximum_a_posteriori(guide, optimiser):
+    pyro.clear_param_store()
+    svi = SVI(turned, guide, optimiser, Trace_ELBO())
+    for _ in range(MAP_STEPS):
+        svi.step(seen)
+    trace = poutine.trace(guide).get_trace(seen)
+    return trace.nodes["rotation"]["value"].detach()
+
+
+found = minimize(objective, np.full(3, 0.01), options={"gtol": 1e-8}).x
+by_scipy = guess @ torch.from_numpy(Rotation.from_rotvec(found).as_matrix())
+rotations = {
+    "guess": guess,
+    "no prior, SVD": nearest_rotation(seen.mT @ wire),
+    "prior, scipy": by_scipy,
+    "prior, AutoDelta with Adam": maximum_a_posteriori(AutoDelta(turned), pyro.optim.Adam(STEPS)),
+    "prior, RiemannianAdam": maximum_a_posteriori(delta, PyroOptim(RiemannianAdam, STEPS)),
+}
+print(f"{'':<30}{'from truth':>12}{'from scipy':>12}")
+for name, rotation in rotations.items():
+    print(f"{name:<30}{so3.dist(rotation, truth):>12.3f}{so3.dist(rotation, by_scipy):>12.1e}")
+
+# %% [markdown]
+# The prior mends what the scans leave open, and both ways find the same rotation as scipy.
+#
+# ## Mini-batches
+#
+# Now both scans have many points, and the noise is unknown. `Trace_ELBO()(model, guide)` is a torch
+# module that returns the loss, so a training loop is torch's. The plate has the size of the data,
+# and a batch as its subsample: Pyro then scales the batch up to the data.
+#
+# Guides of Pyro make their parameters at the first call. So call the module once, before
+# anything asks for its parameters.
+
+# %%
+NUM_POINTS, BATCH = 1024, 256
+
+
+class Scans(PyroModule):
+    """One rotation, the same for all pairs of points of two scans."""
+
+    def __init__(self):
+        super().__init__()
+        self.log_noise = nn.Parameter(torch.tensor(0.0))
+
+    def forward(self, pairs):
+        before, after = pairs.unbind(1)
+        rotation = pyro.sample("rotation", ManifoldUniform(so3))
+        with pyro.plate("data", NUM_POINTS, subsample_size=len(pairs)):
+            noise = self.log_noise.exp()
+            pyro.sample("after", dist.Normal(before @ rotation.mT, noise).to_event(1), obs=after)
+
+
+pyro.set_rng_seed(3)
+truth = so3.random_uniform(3, 3)
+before = torch.randn(NUM_POINTS, 3)
+pairs = torch.stack([before, before @ truth.mT + 0.3 * torch.randn(NUM_POINTS, 3)], 1)
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+model = Scans()
+guide = AutoWrappedNormal(model, init_scale=0.01, location="manifold")
+loss_of = Trace_ELBO()(model, guide)
+print("parameters before the first call:", count(loss_of))
+loss_of(pairs[:BATCH])
+print("parameters after it:             ", count(loss_of))
+
+handled = Trace_ELBO()(poutine.scale(model, 1 / NUM_POINTS), guide)
+print("parameters, with a handler round the model:", count(handled))
+
+# %% [markdown]
+# The one parameter before the call is the noise, and an optimiser made then would train nothing else,
+# without a word. A handler round the model hides the noise instead: put handlers inside of
+# `forward`.
+
+
+# %%
+def train(loss_of, optimiser, schedule, epochs, batch_size=BATCH):
+    for _ in range(epochs):
+        for batch in torch.randperm(NUM_POINTS).split(batch_size):
+            optimiser.zero_grad()
+            loss_of(pairs[batch]).backward()
+            optimiser.step()
+        schedule.step()
+
+
+def prepare():
+    """Return a loss with all of its parameters, an optimiser and a falling step size."""
+    pyro.set_rng_seed(4)
+    model = Scans()
+    loss_of = Trace_ELBO(num_particles=4, vectorize_particles=True)(
+        model, AutoWrappedNormal(model, init_scale=0.01, location="manifold")
+    )
+    loss_of(pairs[:BATCH])
+    optimiser = RiemannianAdam(loss_of.parameters(), lr=0.03, betas=(0.9, 0.99))
+    return loss_of, optimiser, torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, EPOCHS)
+
+
+loss_of, optimiser, schedule = state = prepare()
+begun = time.perf_counter()
+train(*state, EPOCHS)
+seconds = time.perf_counter() - begun
+
+by_svd = nearest_rotation(pairs[:, 1].mT @ pairs[:, 0])
+noise = (pairs[:, 1] - pairs[:, 0] @ by_svd.mT).square().mean().sqrt()
+scatter = (by_svd.mT @ pairs[:, 1].mT @ pairs[:, 0]).trace() / 3  # nearly a multiple of the identity
+width = noise / (8 * scatter).sqrt()
+q = loss_of.guide.get_posterior("rotation")
+print(f"{EPOCHS} epochs in {seconds:.1f} s")
+print(f"location of the guide from SVD: {so3.dist(q.loc, by_svd):.5f}")
+print(f"its scale:                      {q.scale.item():.5f}, exact {width:.5f}")
+print(f"noise:                          {loss_of.model.log_noise.exp():.5f}, exact {noise:.5f}")
