@@ -63,16 +63,25 @@ def verdicts() -> dict[str, tuple[str, ...]]:
 
 
 def table() -> str:
-    """Print the table in Markdown."""
+    """Print the columns, one letter for all with equal verdicts, and the table in Markdown."""
     columns: dict[tuple[str, ...], list[str]] = {}
     for name, column in verdicts().items():
         columns.setdefault(column, []).append(name)
+    letters = [chr(ord("A") + number) for number in range(len(columns))]
+    legend = "".join(
+        f"- **{letter}**: {', '.join(map(_code, names))}\n"
+        for letter, names in zip(letters, columns.values(), strict=True)
+    )
     lines = [
-        ("distribution", *map(", ".join, columns.values())),
+        ("distribution", *letters),
         ("---",) * (1 + len(columns)),
         *zip(ROWS.values(), *columns, strict=True),
     ]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return legend + "\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _code(name: str) -> str:
+    return f"`{name}`" if name[0].isupper() or "." in name else name
 
 
 def printed(text: str) -> str:

@@ -414,7 +414,7 @@ for name, rotation in rotations.items():
 # anything asks for its parameters.
 
 # %%
-NUM_POINTS, BATCH = 1024, 256
+NUM_POINTS, BATCH = 4096, 256
 
 
 class Scans(PyroModule):
@@ -428,8 +428,9 @@ class Scans(PyroModule):
         before, after = pairs.unbind(1)
         rotation = pyro.sample("rotation", ManifoldUniform(so3))
         with pyro.plate("data", NUM_POINTS, subsample_size=len(pairs)):
+            mean = (rotation @ before.unsqueeze(-1)).squeeze(-1)  # right for any batch of rotations
             noise = self.log_noise.exp()
-            pyro.sample("after", dist.Normal(before @ rotation.mT, noise).to_event(1), obs=after)
+            pyro.sample("after", dist.Normal(mean, noise).to_event(1), obs=after)
 
 
 pyro.set_rng_seed(3)
@@ -453,44 +454,257 @@ handled = Trace_ELBO()(poutine.scale(model, 1 / NUM_POINTS), guide)
 print("parameters, with a handler round the model:", count(handled))
 
 # %% [markdown]
-# The one parameter before the call is the noise, and an optimiser made then would train nothing else,
-# without a word. A handler round the model hides the noise instead: put handlers inside of
-# `forward`.
+# The one parameter before the call is the noise: an optimiser made then would train nothing else,
+# without a word. A handler round the model hides the noise from the optimiser: put handlers inside
+# of `forward`.
+#
+# The guide is our `AutoWrappedNormal`, with its location as a `ManifoldParameter`.
+# `RiemannianAdam` treats all other parameters as Adam does. There are three exact controls: the
+# location from the singular value decomposition, the noise from its residuals, and the width of the
+# posterior from the curvature of the likelihood. Distances of rotations count half the angle,
+# and so does the width.
 
 
 # %%
-def train(loss_of, optimiser, schedule, epochs, batch_size=BATCH):
+def prepare():
+    """Return a loss with all of its parameters, an optimiser and a falling step size."""
+    pyro.set_rng_seed(4)
+    model = Scans()
+    guide = AutoWrappedNormal(model, init_scale=0.01, location="manifold")
+    loss_of = Trace_ELBO(num_particles=4, vectorize_particles=True)(model, guide)
+    loss_of(pairs[:BATCH])
+    optimiser = RiemannianAdam(loss_of.parameters(), lr=0.05, betas=(0.9, 0.99))
+    return loss_of, optimiser, torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, EPOCHS)
+
+
+def train(loss_of, optimiser, schedule, epochs):
     for _ in range(epochs):
-        for batch in torch.randperm(NUM_POINTS).split(batch_size):
+        for batch in torch.randperm(NUM_POINTS).split(BATCH):
             optimiser.zero_grad()
             loss_of(pairs[batch]).backward()
             optimiser.step()
         schedule.step()
 
 
-def prepare():
-    """Return a loss with all of its parameters, an optimiser and a falling step size."""
-    pyro.set_rng_seed(4)
-    model = Scans()
-    loss_of = Trace_ELBO(num_particles=4, vectorize_particles=True)(
-        model, AutoWrappedNormal(model, init_scale=0.01, location="manifold")
-    )
-    loss_of(pairs[:BATCH])
-    optimiser = RiemannianAdam(loss_of.parameters(), lr=0.03, betas=(0.9, 0.99))
-    return loss_of, optimiser, torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, EPOCHS)
-
-
-loss_of, optimiser, schedule = state = prepare()
-begun = time.perf_counter()
-train(*state, EPOCHS)
-seconds = time.perf_counter() - begun
+run = prepare()
+train(*run, EPOCHS)
 
 by_svd = nearest_rotation(pairs[:, 1].mT @ pairs[:, 0])
 noise = (pairs[:, 1] - pairs[:, 0] @ by_svd.mT).square().mean().sqrt()
-scatter = (by_svd.mT @ pairs[:, 1].mT @ pairs[:, 0]).trace() / 3  # nearly a multiple of the identity
-width = noise / (8 * scatter).sqrt()
-q = loss_of.guide.get_posterior("rotation")
-print(f"{EPOCHS} epochs in {seconds:.1f} s")
-print(f"location of the guide from SVD: {so3.dist(q.loc, by_svd):.5f}")
-print(f"its scale:                      {q.scale.item():.5f}, exact {width:.5f}")
-print(f"noise:                          {loss_of.model.log_noise.exp():.5f}, exact {noise:.5f}")
+spread = (by_svd.mT @ pairs[:, 1].mT @ pairs[:, 0]).trace() / 3  # about the same in all directions
+width = noise / (8 * spread).sqrt()
+fitted, q = run[0].model.log_noise.exp(), run[0].guide.get_posterior("rotation")
+print(f"noise {fitted:.4f}, exact {noise:.4f}")
+print(f"scale of the guide {q.scale.item():.5f}, exact {width:.5f}")
+print(f"its location: {so3.dist(q.loc, by_svd) / width:.2f} of these widths from the exact one")
+
+# %% [markdown]
+# A word on shapes. Vectorised particles give the rotation batch dimensions, on the left. The model
+# above lets them broadcast against the points. `before @ rotation.mT` works with one rotation only;
+# with four particles it pairs everything with everything. Pyro does not notice, and counts the
+# data four times:
+
+
+# %%
+class Careless(Scans):
+    def forward(self, pairs):
+        before, after = pairs.unbind(1)
+        rotation = pyro.sample("rotation", ManifoldUniform(so3))
+        with pyro.plate("data", NUM_POINTS, subsample_size=len(pairs)):
+            law = dist.Normal(before @ rotation.mT, self.log_noise.exp()).to_event(1)
+            pyro.sample("after", law, obs=after)
+
+
+def at_truth(pairs):
+    pyro.sample("rotation", dist.Delta(truth, event_dim=2))
+
+
+for model in (Scans(), Careless()):
+    losses = [
+        Trace_ELBO(num_particles=n, vectorize_particles=True)(model, at_truth)(pairs).item()
+        for n in (1, 4)
+    ]
+    print(f"{type(model).__name__:<10} loss with 1 and 4 particles: {losses[0]:.0f}, {losses[1]:.0f}")
+
+# %% [markdown]
+# ## Save, load, go on
+#
+# `state_dict` holds the parameters of model and guide, those of geoopt included. With the state of
+# optimiser, schedule and random numbers, a run that was interrupted goes on bit for bit.
+# Call the loss before loading, too: a guide that was never called has nowhere to put its state.
+
+# %%
+scratch = tempfile.TemporaryDirectory()
+folder = Path(scratch.name)
+half = prepare()
+train(*half, EPOCHS // 2)
+states = [part.state_dict() for part in half]
+torch.save({"parts": states, "random": torch.get_rng_state()}, folder / "half.pt")
+
+resumed = prepare()
+saved = torch.load(folder / "half.pt")
+for part, state in zip(resumed, saved["parts"], strict=True):
+    part.load_state_dict(state)
+torch.set_rng_state(saved["random"])
+train(*resumed, EPOCHS - EPOCHS // 2)
+pairs_of_parameters = zip(resumed[0].parameters(), run[0].parameters(), strict=True)
+print("resumed as if never interrupted:", all(torch.equal(a, b) for a, b in pairs_of_parameters))
+print("location:", type(resumed[0].guide.locs.rotation).__name__)
+
+model = Scans()
+try:
+    Trace_ELBO()(model, AutoWrappedNormal(model)).load_state_dict(states[0])
+except RuntimeError as error:
+    print(fill(f"without a call: {error}", 90, subsequent_indent="    "))
+
+# %% [markdown]
+# ## What to compile
+#
+# Densities compile to one graph, without their validation. `torch.compile` pays where a law has
+# many coordinates or a long formula; whole ELBO modules break into several graphs. The
+# times below are for a density and its gradient, 1000 points, float32, one thread, on the machine
+# that made this notebook; [benchmarks](../benchmarks/README.md) has more.
+
+
+# %%
+def median_ms(f, repeats=5 if SMOKE else 50):
+    times = []
+    for _ in range(3 + repeats):
+        begun = time.perf_counter()
+        f()
+        times.append(1e3 * (time.perf_counter() - begun))
+    return float(np.median(times[3:]))
+
+
+def density_step(density, manifold):
+    pyro.set_rng_seed(6)
+    z = manifold.random_uniform(1000, *manifold.event_shape, dtype=torch.float32)
+    loc, z = z.roll(1, 0).as_subclass(torch.Tensor), z.as_subclass(torch.Tensor)
+    scale = torch.full((1000, *manifold.scale_shape), 0.3, dtype=torch.float32)
+    leaves = [loc.requires_grad_(), scale.requires_grad_()]
+    return lambda: density(manifold, *leaves, z).sum().backward()
+
+
+def density(manifold, loc, scale, z):
+    return WrappedNormal(manifold, loc, scale, validate_args=False).log_prob(z)
+
+
+backend = "eager" if SMOKE else "inductor"
+print(f"{'':<16}{'eager, ms':>11}{'compiled':>10}{'to compile, s':>15}")
+for manifold in (Torus(128), klein, so3):
+    compiled = torch.compile(density, fullgraph=True, backend=backend)
+    begun = time.perf_counter()
+    density_step(compiled, manifold)()
+    seconds = time.perf_counter() - begun
+    before_after = [median_ms(density_step(f, manifold)) for f in (density, compiled)]
+    print(f"{manifold!s:<16}{before_after[0]:>11.2f}{before_after[1]:>10.2f}{seconds:>15.1f}")
+
+print("does Normal still check its arguments?", dist.Normal(0.0, 1.0)._validate_args)
+pyro.enable_validation(True)
+print("and after pyro.enable_validation(True)?", dist.Normal(0.0, 1.0)._validate_args)
+
+# %% [markdown]
+# The last lines are worth remembering: torch switches the validation of distributions off for
+# the whole process as soon as something is compiled. What the first section relied on is gone then.
+
+# %% [markdown]
+# ## More than one process
+#
+# The loss is a torch module, so torch's `DistributedDataParallel` takes it. Every process runs the
+# same program, on its own rows of each batch, and gradients are averaged. Here is the whole recipe
+# as a script. It goes on with the scans, with Pyro's `AutoDelta` for a guide: it draws no noise, so
+# two processes must find exactly what one finds.
+#
+# The loss must be an average of what the processes compute. The plate sees to that: each process
+# scales its rows up to all of the data, and the prior counts once. Without a subsample, divide
+# the loss of each by its share of the batch, as `pyro_manifolds.demo.training.fit` does.
+
+# %%
+SCRIPT = """
+import sys
+from pathlib import Path
+
+import pyro, pyro.distributions as dist, torch
+from pyro.infer import Trace_ELBO
+from pyro.infer.autoguide import AutoDelta
+from pyro.nn import PyroModule
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+from pyro_manifolds import SO3, ManifoldUniform
+
+folder, steps = Path(sys.argv[1]), int(sys.argv[2])
+pyro.settings.set(module_local_params=True)
+torch.set_default_dtype(torch.float64)
+pairs = torch.load(folder / "pairs.pt")  # the same in every process
+
+
+class Scans(PyroModule):
+    def __init__(self):
+        super().__init__()
+        self.log_noise = nn.Parameter(torch.tensor(0.0))
+
+    def forward(self, batch):
+        before, after = batch.unbind(1)
+        rotation = pyro.sample("rotation", ManifoldUniform(SO3()))
+        with pyro.plate("data", len(pairs), subsample_size=len(batch)):
+            mean = (rotation @ before.unsqueeze(-1)).squeeze(-1)
+            law = dist.Normal(mean, self.log_noise.exp()).to_event(1)
+            pyro.sample("after", law, obs=after)
+
+
+def train(model, call_first=True):
+    loss_of = Trace_ELBO()(model, AutoDelta(model))
+    if call_first:
+        loss_of(pairs[:256])  # makes the parameters of the guide
+    replica = DistributedDataParallel(loss_of)  # copies those of the first process to all
+    optimiser = torch.optim.Adam(replica.parameters(), lr=0.05)
+    generator = torch.Generator().manual_seed(0)  # the same batches in every process
+    for _ in range(steps):
+        batch = pairs[torch.randperm(len(pairs), generator=generator)[:256]]
+        optimiser.zero_grad()
+        replica(batch.tensor_split(world)[rank]).backward()  # its own rows
+        optimiser.step()
+    return loss_of.state_dict()
+
+
+distributed.init_process_group("gloo")  # "nccl" with one GPU each
+rank, world = distributed.get_rank(), distributed.get_world_size()
+results = {"right": train(Scans()), "too early": train(Scans(), call_first=False)}
+torch.save(results, folder / f"results-{world}-{rank}.pt")
+idle = Scans()
+idle.unused = nn.Parameter(torch.tensor(0.0))
+try:
+    train(idle)
+except RuntimeError as error:
+    if rank == 0:
+        print(str(error)[:77])
+distributed.barrier()
+distributed.destroy_process_group()
+"""
+
+(folder / "train.py").write_text(SCRIPT)
+torch.save(pairs, folder / "pairs.pt")
+
+
+def torchrun(processes, *arguments):
+    """Run ``torchrun --standalone --nproc_per_node=... ...`` and return what it prints."""
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    command = [sys.executable, *launch, *map(str, arguments)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+printed = [torchrun(n, folder / "train.py", folder, 10 if SMOKE else 300) for n in (1, 2)]
+
+
+def parameters(world, rank, order="right"):
+    state = torch.load(folder / f"results-{world}-{rank}.pt")[order]
+    rotation = so3.unembed(state["guide.rotation_unconstrained"].flatten())
+    return torch.cat([value.flatten() for value in state.values()]), so3.dist(rotation, by_svd)
+
+
+(two, from_exact), (one, _) = parameters(2, 0), parameters(1, 0)
+print(f"parameters of two processes against those of one: {(two - one).abs().max():.1e}")
+print(f"first process against second:                     {(two - parameters(2, 1)[0]).abs().max()}")
+print(f"their rotation from the exact one:                {from_exact:.4f}")
+print(f"the same, wrapped before the first call:          {parameters(2, 0, 'too early')[1]:.4f}")
+print(f"a parameter that the loss does not use, in two:   {printed[1].strip()}")

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from pyro_manifolds.ops.blocks import blockwise
+from pyro_manifolds.ops.trapezoid import spread_nodes
 
 __all__ = ["kl_to_uniform", "log_radial_integral", "mean_resultant"]
 
@@ -33,26 +34,6 @@ _FINE, _MIDDLE, _COARSE = (72, 36.0), (48, 28.0), (32, 17.0)
 _FINE_ANGLES, _COARSE_ANGLES = (112, 28.0), (64, 24.0)
 # Nodes of all numbers in a block: a temporary of 128 kB stays in the cache.
 _BLOCK = 16000
-
-
-def _spread(left: Tensor, right: Tensor, width: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Return nodes from -left to right and their weights, ``size`` of them in front.
-
-    They are equidistant in s, where the argument is width (3 s + 4 s^3): dense in a peak at zero
-    of order ``width``, and far apart in its tails, which may be a hundred times longer.
-    """
-    first, last = -_root(left / width), _root(right / width)
-    step = (last - first) / (size - 1)
-    count = torch.arange(size, dtype=left.dtype, device=left.device)
-    s = torch.addcmul(first, step, count.reshape((size,) + (1,) * left.dim()))
-    square = s * s
-    return width * (s * (4 * square + 3)), step * width * (12 * square + 3)
-
-
-def _root(x: Tensor) -> Tensor:
-    """Return the s with 3 s + 4 s^3 = x, for positive x: the sinh of a third of its asinh."""
-    z = (x + (x * x + 1).sqrt()).pow(1 / 3)
-    return 0.5 * (z - 1 / z)
 
 
 def _peak(along: Tensor, dim: int) -> Tensor:
@@ -76,7 +57,7 @@ def _radial_nodes(
     drop = (2 * level / (dim + square)).sqrt().clamp(max=-math.expm1(-furthest))
     rise = ((excess + math.sqrt(2 * excess)) ** -2 + square / (2 * level)).rsqrt()
     left, right, width = -(-drop).log1p(), rise.log1p(), 3 * (dim + square).rsqrt()
-    u, weight = _spread(left.to(dtype), right.to(dtype), width.to(dtype), size)
+    u, weight = spread_nodes(left.to(dtype), right.to(dtype), width.to(dtype), size)
     rise = u.expm1()
     exponent = dim * u - rise * (0.5 * square.to(dtype) * rise + dim)
     return rise, weight * exponent.exp()
@@ -175,7 +156,7 @@ def mean_resultant(length: Tensor, ambient_dim: int) -> Tensor:
     reach = (2 * level / (ambient_dim + 1 + square)).sqrt().clamp(max=math.tanh(furthest))
     high = reach.atanh()
     width = 3 / (ambient_dim + 1 + square).sqrt()
-    v, weight = _spread(high, high, width, 2 * size)
+    v, weight = spread_nodes(high, high, width, 2 * size)
     y = v.tanh()
     log_sech = -v.abs() - (-2 * v.abs()).exp().log1p() + math.log(2)
     terms = ((ambient_dim + 1) * log_sech - 0.5 * square * y.square()).exp()
@@ -204,7 +185,7 @@ def kl_to_uniform(length: Tensor, ambient_dim: int) -> Tensor:
     # tails that fall by exp(-nu |v|), whatever the length.
     spread = ((1 + kappa.square() / (2 * nu)) / (nu + kappa.square())).sqrt()
     reach = level / nu + math.sqrt(2 * level) * spread
-    offset, weight = _spread(reach, reach, 2 * spread, size)
+    offset, weight = spread_nodes(reach, reach, 2 * spread, size)
     v = offset - (kappa / math.sqrt(nu)).asinh()
     log_sine = -v.abs() - (-2 * v.abs()).exp().log1p() + math.log(2)
     along, across = -kappa * v.tanh(), kappa * log_sine.exp()

@@ -8,7 +8,7 @@ Example:
     >>> from pyro_manifolds.testing import ALGORITHMS, Case
     >>> case = Case(VonMises, {"loc": 0.5, "concentration": 2.0}, Circle())
     >>> ALGORITHMS["AutoMultivariateNormal"].verdict(case)
-    <Verdict.REPARAM: 'by `ManifoldReparam`'>
+    <Verdict.REPARAM: 'by `AutoManifoldReparam`'>
     >>> ALGORITHMS["AutoMultivariateNormal"].check(case, torch.float32)
 """
 
@@ -67,8 +67,8 @@ class Verdict(enum.Enum):
     """How an algorithm serves a distribution."""
 
     DIRECT = "yes"
-    REPARAM = "by `ManifoldReparam`"
-    COVER = "by `CoveringReparam`, then `ManifoldReparam`"
+    REPARAM = "by `AutoManifoldReparam`"
+    COVER = "by `CoveringReparam`, then `AutoManifoldReparam`"
     NONE = "no: the error names `AutoWrappedNormal`"
     GRAPHS = "in several graphs"
     BATCHES = "no: the error says to pass batches"

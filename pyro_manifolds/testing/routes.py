@@ -30,8 +30,8 @@ class Route(enum.Enum):
     """What a model is put through for algorithms that move in unconstrained space."""
 
     DIRECT = "nothing"
-    REPARAM = "ManifoldReparam"
-    COVER = "CoveringReparam, then ManifoldReparam"
+    REPARAM = "AutoManifoldReparam"
+    COVER = "CoveringReparam, then AutoManifoldReparam"
     NONE = "there is no way"
 
     def apply(self, model: Program) -> Program:

@@ -75,8 +75,8 @@ def test_every_density_has_mass_one_on_the_klein_bottle(name):
             parameter += 0.05 * torch.randn_like(parameter)
         nodes, weights = glide_rule(circle_rule(200), 100)
         mass = (model.log_prob(nodes).exp() * weights).sum()
-    # zuko's base is wider than the torus by 3e-6.
-    assert_close(mass.item(), 1.0, rtol=0, atol=1e-4)
+    # The rule is exact to the kinks of splines, but not to jumps, such as those of raw angles.
+    assert_close(mass.item(), 1.0, rtol=0, atol=1e-3 if name.startswith("zuko") else 1e-4)
 
 
 def test_the_control_jumps_at_the_seam_where_the_flow_does_not():

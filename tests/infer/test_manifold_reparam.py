@@ -131,8 +131,30 @@ def test_manifolds_without_a_density_name_the_way_round(manifold):
     y = ManifoldUniform(manifold).sample()
     with pytest.raises(NotImplementedError, match="AutoWrappedNormal"):
         manifold.log_prob_unembed(y)
+    model = poutine.reparam(
+        lambda: pyro.sample("z", ManifoldUniform(manifold)), {"z": ManifoldReparam()}
+    )
     with pytest.raises(NotImplementedError, match="AutoWrappedNormal"):
-        trace(moved(lambda: pyro.sample("z", ManifoldUniform(manifold))))
+        trace(model)
+
+
+@pytest.mark.parametrize("manifold", WITHOUT_DENSITY, ids=repr)
+def test_the_strategy_goes_by_the_cover_where_there_is_no_density(manifold):
+    law = WrappedNormal(manifold, ManifoldUniform(manifold).sample(), 0.5)
+    found = trace(moved(lambda: pyro.sample("z", law)))
+    assert set(found.stochastic_nodes) <= {"z_cover", "z_cover_noise"}
+    cover, z = found.nodes["z_cover"], found.nodes["z"]["value"]
+    assert manifold.equivalent(manifold.covering(cover["value"]), z)
+    # The cover carries the law, with its factor, and the projection nothing.
+    assert found.nodes["z"]["fn"].log_prob(z) == 0
+    assert cover["fn"].log_prob(cover["value"]).isfinite()
+
+
+def test_the_strategy_moves_uniform_laws_to_covers_with_finitely_many_sheets_only():
+    lens = trace(moved(lambda: pyro.sample("z", ManifoldUniform(LensSpace(5, 2)))))
+    assert lens.stochastic_nodes == ["z_cover_noise"]
+    with pytest.raises(NotImplementedError, match="AutoWrappedNormal"):
+        trace(moved(lambda: pyro.sample("z", ManifoldUniform(MoebiusBand(1.0)))))
 
 
 # The site.

@@ -55,7 +55,8 @@ class NormalSite:
         self, site: Site, init_scale: float, positive: Constraint
     ) -> dict[str, Parameter]:
         """Return the first values, by the name of the module that holds them."""
-        loc = biject_to(self.support).inv(site["value"].detach()).detach()
+        # A copy: the value may be a parameter of the prior itself, which training would overwrite.
+        loc = biject_to(self.support).inv(site["value"].detach()).detach().clone()
         scale = torch.full_like(loc, init_scale)
         return {
             "locs": Parameter(loc, self.event_dim),
@@ -115,7 +116,7 @@ class ManifoldSite:
         }
 
     def _first_points(self, site: Site) -> Tensor:
-        return site["value"].detach()
+        return site["value"].detach().clone()
 
     def _location(self, points: Tensor, outer: int) -> Parameter:
         manifold = self.manifold

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from pyro.distributions.constraints import Constraint
+from pyro.infer.reparam.reparam import Reparam
 from pyro.infer.reparam.strategies import Strategy
-from torch.distributions import biject_to
+from torch.distributions import Independent, biject_to
 
-from pyro_manifolds.distributions.adoption import adopt
+from pyro_manifolds.distributions import CoveringPushforward, ManifoldUniform
+from pyro_manifolds.distributions.adoption import adopt, manifold_of
+from pyro_manifolds.infer.reparam.covering import CoveringReparam
 from pyro_manifolds.infer.reparam.manifold import ManifoldReparam
+from pyro_manifolds.manifolds import Manifold
 
 __all__ = ["AutoManifoldReparam"]
 
@@ -17,6 +22,8 @@ __all__ = ["AutoManifoldReparam"]
 class AutoManifoldReparam(Strategy):
     """Apply :class:`ManifoldReparam` to every latent site on a manifold, and to nothing else.
 
+    Where that has no density, on lens spaces and on Moebius bands of finite width, the site is
+    moved to its cover first, by :class:`CoveringReparam`.
     Sites of Pyro's own distributions on circles, tori and spheres (``VonMises``, whose support
     Pyro declares to be the real line, and others) are among them. Observed sites stay as they are,
     and sites whose support ``biject_to`` reaches (Euclidean and hyperbolic space). Like any
@@ -48,10 +55,12 @@ class AutoManifoldReparam(Strategy):
             msg_or_fn["fn"] = adopt(msg_or_fn["fn"])
         return choice
 
-    def configure(self, msg: dict[str, Any]) -> ManifoldReparam | None:
+    def configure(self, msg: dict[str, Any]) -> Reparam | None:
         fn: Any = adopt(msg["fn"])
         if fn is None or msg["is_observed"] or _has_bijection(fn.support):
             return None
+        if not _has_density(manifold_of(fn)) and _has_cover(fn):
+            return CoveringReparam()  # what it leads to comes here in its turn
         return ManifoldReparam(self.repulsion)
 
 
@@ -61,3 +70,21 @@ def _has_bijection(support: Constraint) -> bool:
     except NotImplementedError:
         return False
     return True
+
+
+def _has_density(manifold: Manifold | None) -> bool:
+    """Tell whether the law of ``unembed`` of noise is known, as ManifoldReparam needs."""
+    assert manifold is not None
+    try:
+        manifold.log_prob_unembed(manifold.origin(manifold.event_shape))
+    except NotImplementedError:
+        return False
+    return True
+
+
+def _has_cover(fn: Any) -> bool:
+    """Tell whether the distribution has a law on its cover."""
+    while isinstance(fn, Independent):
+        fn = fn.base_dist
+    finite = isinstance(fn, ManifoldUniform) and fn.manifold.covering.num_sheets < math.inf
+    return finite or isinstance(fn, CoveringPushforward)
