@@ -26,8 +26,10 @@ from pyro_manifolds import (
     ManifoldUniform,
     MoebiusBand,
     PowerSpherical,
+    ProjectedNormal,
     ProjectiveSpace,
     Sphere,
+    SphericalCauchy,
     Torus,
     VonMises,
     VonMisesFisher,
@@ -181,6 +183,26 @@ def von_mises_fisher(seconds: float) -> list[Row]:
     return rows
 
 
+def projected_normal(seconds: float) -> list[Row]:
+    """Compare laws that need no rejection with Pyro's projected normal, for d up to 4."""
+    rows = []
+    for dim in (3, 16, 128):
+        plain, spread = _parameters((_BATCH, dim))
+        loc = torch.nn.functional.normalize(plain.detach(), dim=-1).requires_grad_()
+        rho = torch.rand(_BATCH).requires_grad_()
+        steps = {
+            _NORMAL: _step(partial(_normal, plain, spread), plain, spread),
+            "ProjectedNormal": _step(partial(ProjectedNormal, plain), plain),
+            "SphericalCauchy": _step(partial(SphericalCauchy, loc, rho), loc, rho),
+        }
+        if dim <= 4:
+            theirs = partial(dist.ProjectedNormal, plain)
+            steps["Pyro's ProjectedNormal"] = _step(theirs, plain)
+        times = {f"{k}, dim {dim}": time for k, time in measure(steps, seconds / 3).items()}
+        rows += _rows("projected_normal", times)
+    return rows
+
+
 def uniform(seconds: float) -> list[Row]:
     """Time the uniform distribution, which has nothing to differentiate."""
     shape = (_BATCH, 128)
@@ -225,6 +247,7 @@ ENTRIES: dict[str, Entry] = {
     "manifolds": manifolds,
     "power_spherical": power_spherical,
     "von_mises_fisher": von_mises_fisher,
+    "projected_normal": projected_normal,
     "uniform": uniform,
     "compiled": compiled,
 }

@@ -59,6 +59,7 @@ test_validation = law(testing.check_validation, FLOAT32, CASES)
 
 test_pathwise_gradient = law(testing.check_pathwise_gradient, BOTH, CASES, "quadrature", "params")
 test_log_prob_gradient = law(testing.check_log_prob_gradient, FLOAT64, CASES, "params")
+test_recorded_tensors = law(testing.check_recorded_tensors, FLOAT64, CASES, "params")
 test_vmap = law(testing.check_vmap, FLOAT64, CASES, "compiles")
 test_jit_trace = law(testing.check_jit_trace, FLOAT32, CASES, "compiles")
 

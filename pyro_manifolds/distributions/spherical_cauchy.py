@@ -29,8 +29,9 @@ class SphericalCauchy(RotationalDistribution):
     :math:`-\mu` included. It is what a Moebius map of the ball makes of the uniform law, which
     gives exact, reparameterised draws and the divergence within the family in closed form;
     :math:`\rho\mu` is a point of hyperbolic space, at the distance :math:`r` from the centre with
-    :math:`\rho = \tanh(r / 2)`, a way to learn concentrations without bounds. On the circle it is
-    the wrapped Cauchy law.
+    :math:`\rho = \tanh(r / 2)`, a way to learn concentrations without bounds. Near one,
+    concentrations are resolved as well as their dtype resolves :math:`1 - \rho`: to 6e-8 in
+    float32. On the circle it is the wrapped Cauchy law.
 
     References:
         | Some properties of a Cauchy family on the sphere derived from the Moebius transformations
@@ -83,9 +84,9 @@ class SphericalCauchy(RotationalDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        rho, complement = self.concentration, 1 - self.concentration
+        rho, gap = self.concentration, 1 - self.concentration
         # |x - rho mu|^2 without cancellation.
-        square = complement.square() + rho * (value - self.loc).square().sum(-1)
-        height = complement.log() + rho.log1p() - square.log()
+        square = gap.square() + rho * (value - self.loc).square().sum(-1)
+        height = -(square / (gap * (1 + rho))).log()
         dim = self.ambient_dim - 1
         return dim * height - log_sphere_volume(dim)

@@ -20,9 +20,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from pyro_manifolds.ops.blocks import blockwise
+from pyro_manifolds.ops.function import apply
 
 __all__ = [
     "bessel_ratios",
@@ -213,13 +213,8 @@ def bessel_ratios(concentration: Tensor, ambient_dim: int, *, slope: bool) -> tu
         >>> torch.stack(bessel_ratios(torch.tensor(2.0), 5, slope=True))
         tensor([0.3795, 1.6205, 0.3611, 0.6389, 0.1474], dtype=torch.float64)
     """
-    if has_torch_function_unary(concentration):
-        # An autograd.Function would lose what tensors of another class record.
-        return handle_torch_function(
-            bessel_ratios, (concentration,), concentration, ambient_dim, slope=slope
-        )
     dim = int(ambient_dim)  # torch.jit.trace makes a tensor of the size of a dimension
-    return _Ratios.apply(concentration, _coefficients(concentration, dim), dim, slope)
+    return apply(_Ratios, concentration, _coefficients(concentration, dim), dim, slope)
 
 
 def log_normalizer(concentration: Tensor, ambient_dim: int) -> Tensor:

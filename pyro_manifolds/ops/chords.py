@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import handle_torch_function, has_torch_function
+
+from pyro_manifolds.ops.function import apply
 
 __all__ = ["squared_chord"]
 
@@ -22,12 +23,9 @@ def squared_chord(x: Tensor, y: Tensor) -> Tensor:
         >>> squared_chord(torch.tensor([1.0, 0.0]), torch.tensor([0.6, 0.8]))
         tensor(0.8000)
     """
-    if has_torch_function((x, y)):
-        # An autograd.Function would lose what tensors of another class record.
-        return handle_torch_function(squared_chord, (x, y), x, y)
     if x.shape != y.shape:
         x, y = torch.broadcast_tensors(x, y)
-    return _SquaredChord.apply(x, y)[0]
+    return apply(_SquaredChord, x, y)[0]
 
 
 class _SquaredChord(torch.autograd.Function):

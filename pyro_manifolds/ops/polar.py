@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_manifolds.ops.function import apply
+
 __all__ = ["log_far_share", "normal_polar_point", "polar_point"]
 
 # From this dimension on no normal vector that will ever be drawn is so nearly parallel to another
@@ -40,7 +42,7 @@ def polar_point(loc: Tensor, near: Tensor, far: Tensor, direction: Tensor) -> Te
         batch = torch.broadcast_shapes(loc.shape[:-1], direction.shape[:-1], near.shape, far.shape)
         loc, direction = (x.expand(batch + x.shape[-1:]) for x in (loc, direction))
         near, far = near.expand(batch), far.expand(batch)
-    return _PolarPoint.apply(loc, near, far, direction)[0]
+    return apply(_PolarPoint, loc, near, far, direction)[0]
 
 
 def normal_polar_point(loc: Tensor, far: Tensor, normal: Tensor) -> Tensor:
@@ -63,7 +65,7 @@ def normal_polar_point(loc: Tensor, far: Tensor, normal: Tensor) -> Tensor:
     """
     if loc.shape != normal.shape:
         loc = loc.expand(normal.shape)
-    return _NormalPolarPoint.apply(loc, far.expand(normal.shape[:-1]), normal)[0]
+    return apply(_NormalPolarPoint, loc, far.expand(normal.shape[:-1]), normal)[0]
 
 
 def log_far_share(loc: Tensor, value: Tensor) -> Tensor:
@@ -81,7 +83,7 @@ def log_far_share(loc: Tensor, value: Tensor) -> Tensor:
     """
     if loc.shape != value.shape:
         loc, value = torch.broadcast_tensors(loc, value)
-    return _LogFarShare.apply(loc, value)[0]
+    return apply(_LogFarShare, loc, value)[0]
 
 
 def _dot(x: Tensor, y: Tensor) -> Tensor:
@@ -221,7 +223,7 @@ class _NormalPolarPoint(torch.autograd.Function):
 
 
 class _LogFarShare(torch.autograd.Function):
-    """The logarithm and, for backward, the ratio near / far and the vectors that it is made of.
+    """The logarithm and, for backward, the ratio near / far and the difference of the points.
 
     The derivative supposes unit vectors, of which near + far is one.
     """
@@ -229,44 +231,39 @@ class _LogFarShare(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(loc: Tensor, value: Tensor) -> tuple[Tensor, ...]:
-        apart, along = value - loc, value + loc
-        ratio = (_norm(apart) / _norm(along).clamp(min=2 * _eps(loc))).square()
-        return -ratio.log1p().squeeze(-1), ratio, apart, along
+    def forward(loc: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        apart = value - loc
+        ratio = (_norm(apart) / _norm(value + loc).clamp(min=2 * _eps(loc))).square()
+        return -ratio.log1p().squeeze(-1), ratio, apart
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.save_for_backward(*output[1:])
+        ctx.save_for_backward(inputs[0], *output[1:])
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(
-        ctx: Any,
-        grad: Tensor | None,
-        grad_ratio: Tensor | None,
-        grad_apart: Tensor | None,
-        grad_along: Tensor | None,
+        ctx: Any, grad: Tensor | None, grad_ratio: Tensor | None, grad_apart: Tensor | None
     ) -> Any:
-        ratio, apart, along = ctx.saved_tensors
-        by_near, by_far = None, None
+        loc, ratio, apart = ctx.saved_tensors
+        by_loc, by_value = None, None
+        # Half the derivatives by near and far: the logarithm is -log(1 + near / far).
+        slope = None
         if grad is not None:
             at_floor = ratio > 0.9 / _eps(ratio) ** 2
-            half = (0.5 * grad.unsqueeze(-1)).masked_fill(at_floor, 0)
-            by_near, by_far = -half, half * ratio
+            slope = (-0.5 * grad.unsqueeze(-1)).masked_fill(at_floor, 0)
         if grad_ratio is not None:
-            half = 0.5 * grad_ratio * (1 + ratio)
-            by_near = half if by_near is None else by_near + half
-            by_far = -half * ratio if by_far is None else by_far - half * ratio
-        by_apart = _chain(by_near, apart, grad_apart)
-        by_value = _chain(by_far, along, by_apart)
-        if grad_along is not None:
-            by_value = by_value + grad_along
-        by_loc = torch.sub(by_value, by_apart, alpha=2) if ctx.needs_input_grad[0] else None
-        return by_loc, by_value if ctx.needs_input_grad[1] else None
-
-
-def _chain(factor: Tensor | None, x: Tensor, start: Tensor | None) -> Tensor:
-    """Return start + factor * x, where either may be missing."""
-    if factor is None:
-        return torch.zeros_like(x) if start is None else start
-    return x * factor if start is None else torch.addcmul(start, x, factor)
+            rise = 0.5 * grad_ratio * (1 + ratio)
+            slope = rise if slope is None else slope + rise
+        if slope is not None:
+            # The gradients are slope * (apart - ratio * along), and by loc minus the same with
+            # the sum of the vectors, along, reversed. It is apart + 2 loc.
+            twist = slope * ratio
+            radial = loc * (-2 * twist)
+            by_value = torch.addcmul(radial, apart, slope - twist)
+            if ctx.needs_input_grad[0]:
+                by_loc = torch.addcmul(radial, apart, -slope - twist)
+        if grad_apart is not None:
+            by_value = grad_apart if by_value is None else by_value + grad_apart
+            by_loc = -grad_apart if by_loc is None else by_loc - grad_apart
+        return by_loc, by_value

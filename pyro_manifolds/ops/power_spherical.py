@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_manifolds.ops.function import apply
+
 __all__ = ["kl_to_uniform", "log_normalizer", "mean_resultant"]
 
 # Stirling's series of lgamma, B_2k / (2k (2k - 1)) y^(1 - 2k), and those of its two derivatives.
@@ -123,7 +125,7 @@ def _normalizer(kappa: Tensor, ambient_dim: int, factor: float) -> tuple[Tensor,
     b = 0.5 * (ambient_dim - 1)
     # Constants of the gamma functions join the factor, in the precision of Python.
     offset = b + math.lgamma(2 * b) - math.lgamma(b) + factor
-    return _Normalizer.apply(kappa, b, offset)
+    return apply(_Normalizer, kappa, b, offset)
 
 
 def log_normalizer(concentration: Tensor, ambient_dim: int, log_factor: float = 0.0) -> Tensor:

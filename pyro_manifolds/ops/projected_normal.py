@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from pyro_manifolds.ops.blocks import blockwise
+from pyro_manifolds.ops.function import apply
 from pyro_manifolds.ops.trapezoid import spread_nodes
 
 __all__ = ["kl_to_uniform", "log_radial_integral", "mean_resultant"]
@@ -131,7 +132,7 @@ def _log_radial_integral(
     along: Tensor, dim: int, rule: tuple[int, float], dtype: torch.dtype
 ) -> Tensor:
     at_zero = (0.5 * dim - 1) * math.log(2) + math.lgamma(0.5 * dim)
-    return _LogRadialIntegral.apply(along, dim, rule, dtype)[0] - at_zero
+    return apply(_LogRadialIntegral, along, dim, rule, dtype)[0] - at_zero
 
 
 def mean_resultant(length: Tensor, ambient_dim: int) -> Tensor:

@@ -2,8 +2,8 @@ r"""Spherical Cauchy law: mean resultant length and divergences.
 
 A concentration :math:`\rho = \tanh(r / 2)` and a location make a point :math:`\phi = \rho \mu` of
 the open unit ball, at the hyperbolic distance r from its centre. The Moebius map that takes the
-centre to it takes the uniform law of the sphere to the spherical Cauchy law, and moves the
-logarithm of :math:`\tan(\theta / 2)`, with the angle :math:`\theta` to the location, by -r. Under the
+centre to it takes the uniform law of the sphere to the spherical Cauchy law, and moves
+:math:`\log \tan(\theta / 2)`, with the angle :math:`\theta` to the location, by -r. Under the
 uniform law that is a variable v with a density in proportion to :math:`\cosh^{1-d} v`, and what
 follows are means over it. They are evaluated in float64, by sums with a fixed number of terms,
 none of which is negative, and returned in the dtype that came in.

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from pyro_manifolds.ops.bessel_ratio import bessel_ratios
 from pyro_manifolds.ops.blocks import blockwise
+from pyro_manifolds.ops.function import apply
 
 __all__ = ["draw_shares", "implicit_gradient"]
 
@@ -48,14 +48,11 @@ def draw_shares(concentration: Tensor, ambient_dim: int) -> tuple[Tensor, Tensor
         >>> near + far
         tensor([1., 1.])
     """
-    if has_torch_function_unary(concentration):
-        # An autograd.Function would lose what tensors of another class record.
-        return handle_torch_function(draw_shares, (concentration,), concentration, ambient_dim)
     # Drawn here, the first proposals heed what vmap is told about randomness.
     size = (1 if ambient_dim == 3 else 3, *concentration.shape)
     uniform = torch.rand(size, dtype=torch.float64, device=concentration.device)
     # torch.jit.trace makes a tensor of the size of a dimension.
-    return _Shares.apply(concentration, uniform, int(ambient_dim))
+    return apply(_Shares, concentration, uniform, int(ambient_dim))
 
 
 class _Shares(torch.autograd.Function):

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import threshold
-from torch.overrides import handle_torch_function, has_torch_function
 
 from pyro_manifolds.ops.blocks import blockwise
+from pyro_manifolds.ops.function import apply
 
 __all__ = ["wrapped_normal_kl_to_uniform", "wrapped_normal_log_prob"]
 
@@ -39,17 +39,11 @@ def wrapped_normal_log_prob(
         >>> wrapped_normal_log_prob(torch.tensor(1.0), torch.tensor(0.5))
         tensor(-2.2258)
     """
-    if has_torch_function((difference, scale)):
-        # Tensors that record something, like those of Pyro's TraceGraph_ELBO, are opened here: in
-        # an autograd.Function they would lose their gradient.
-        return handle_torch_function(
-            wrapped_normal_log_prob, (difference, scale), difference, scale, period
-        )
     ratio = 2 * math.pi / period
     if ratio != 1:
         return wrapped_normal_log_prob(ratio * difference, ratio * scale) + math.log(ratio)
     if torch.is_grad_enabled() and (difference.requires_grad or scale.requires_grad):
-        return _LogProb.apply(difference, scale)[0]
+        return apply(_LogProb, difference, scale)[0]
     return blockwise(partial(_log_prob, scores=False), difference, scale)[0]
 
 

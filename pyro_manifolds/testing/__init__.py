@@ -66,6 +66,7 @@ from pyro_manifolds.testing.gradients import (
     check_jit_trace,
     check_log_prob_gradient,
     check_pathwise_gradient,
+    check_recorded_tensors,
     check_vmap,
 )
 from pyro_manifolds.testing.inference import (
@@ -189,6 +190,7 @@ __all__ = [
     "check_point_estimate",
     "check_predictive",
     "check_projection",
+    "check_recorded_tensors",
     "check_relations",
     "check_samples_are_canonical",
     "check_shapes",

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 
 import torch
+from pyro.ops.provenance import detach_provenance, get_provenance, track_provenance
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -19,6 +20,7 @@ __all__ = [
     "check_jit_trace",
     "check_log_prob_gradient",
     "check_pathwise_gradient",
+    "check_recorded_tensors",
     "check_vmap",
 ]
 
@@ -79,6 +81,26 @@ def check_log_prob_gradient(case: Case, dtype: torch.dtype) -> None:
     assert torch.autograd.gradcheck(
         _density(case), _arguments(case, dtype, 3), atol=1e-5, rtol=1e-4
     )
+
+
+def check_recorded_tensors(case: Case, dtype: torch.dtype) -> None:
+    """Tensors that record their origin, as in ``TraceGraph_ELBO``, keep their gradients."""
+    params = case.parameters(dtype, requires_grad=True)
+    x = case.points(dtype, 3).requires_grad_()
+    leaves = [x, *params.values()]
+    recorded = [track_provenance(leaf, frozenset({"site"})) for leaf in leaves]
+    plain = case.build(**params).log_prob(x)
+    d = case.build(**dict(zip(params, recorded[1:], strict=True)))
+    found = d.log_prob(recorded[0])
+    assert get_provenance(found), "the density forgets where its arguments come from"
+    results = [
+        torch.autograd.grad(value.sum(), leaves, allow_unused=True)
+        for value in (plain, detach_provenance(found))
+    ]
+    for name, expected, gradient in zip(("value", *params), *results, strict=True):
+        assert (gradient is None) == (expected is None), f"no gradient by {name}"
+        if expected is not None:
+            assert_close(gradient, expected)
 
 
 def check_vmap(case: Case, dtype: torch.dtype) -> None:
