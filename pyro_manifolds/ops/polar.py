@@ -185,7 +185,7 @@ class _NormalPolarPoint(torch.autograd.Function):
         if normal.shape[-1] < _SAFE_DIM:
             rest, length = _rest(tangent, loc, inverse)
         else:
-            rest, length = torch.zeros_like(inverse), _norm(tangent).square()
+            rest, length = inverse, _norm(tangent).square()  # no rest is used
         total = torch.add(far, length, alpha=0.5)
         across = (2 * far).sqrt() / total
         along = (1 - length / total) * inverse
@@ -247,7 +247,6 @@ class _LogFarShare(torch.autograd.Function):
     ) -> Any:
         loc, ratio, apart = ctx.saved_tensors
         by_loc, by_value = None, None
-        # Half the derivatives by near and far: the logarithm is -log(1 + near / far).
         slope = None
         if grad is not None:
             at_floor = ratio > 0.9 / _eps(ratio) ** 2
@@ -256,8 +255,8 @@ class _LogFarShare(torch.autograd.Function):
             rise = 0.5 * grad_ratio * (1 + ratio)
             slope = rise if slope is None else slope + rise
         if slope is not None:
-            # The gradients are slope * (apart - ratio * along), and by loc minus the same with
-            # the sum of the vectors, along, reversed. It is apart + 2 loc.
+            # With along = value + loc = apart + 2 loc, the gradients are
+            # slope * (+-apart - ratio * along), plus by the value and minus by the location.
             twist = slope * ratio
             radial = loc * (-2 * twist)
             by_value = torch.addcmul(radial, apart, slope - twist)

@@ -19,9 +19,9 @@ from pyro_manifolds.ops.function import apply
 
 __all__ = ["kl_to_uniform", "log_normalizer", "mean_resultant"]
 
-# Stirling's series of lgamma, B_2k / (2k (2k - 1)) y^(1 - 2k), and those of its two derivatives.
-# They are read at arguments beyond 7, or 8 in float64, and cut off at 1e-12 or 1e-17. The
-# recurrence leads back; torch's own trigamma would limit gradients to 1e-9.
+# Stirling's series of lgamma, B_2k / (2k (2k - 1)) y^(1 - 2k), and that of the logarithm of
+# gamma(y + 1/2) / gamma(y) in w = y - 1/4, -E_2k / (k 4^(2k + 1)) w^-2k after log(w) / 2. Torch's
+# own trigamma would limit gradients to 1e-9.
 _STIRLING = [
     1 / 12,
     -1 / 360,
@@ -32,67 +32,104 @@ _STIRLING = [
     1 / 156,
     -3617 / 122400,
 ]
-_DIGAMMA = [(2 * k + 1) * c for k, c in enumerate(_STIRLING)]
-_TRIGAMMA = [(2 * k + 2) * c for k, c in enumerate(_DIGAMMA)]
+_EULER = [-1, 5, -61, 1385, -50521, 2702765, -199360981, 19391512145]
+_HALF = [-e / (k * 4 ** (2 * k + 1)) for k, e in enumerate(_EULER, 1)]
+# Up to here the product of d / 2 factors cannot overflow, and from here on Stirling's series needs
+# no recurrence.
+_LARGEST_PRODUCT = 16
 
 
-def _plan(b: float, single: bool) -> tuple[int, int]:
-    """Return how many steps up the recurrence, and how many terms of the series, are needed."""
-    far, precision = (7, 1e-12) if single else (8, 1e-17)
-    steps = max(0, math.ceil(far - b))
-    sizes = [abs(c) * (b + steps) ** (-2 * k - 1) for k, c in enumerate(_STIRLING)]
-    return steps, 1 + sum(size > precision for size in sizes[1:])
+def _terms(coefficients: list[float], x: float, precision: float) -> int:
+    """Return how many terms of the series in x^-2 are needed."""
+    sizes = [abs(c) * x ** (-2 * k) for k, c in enumerate(coefficients)]
+    return 1 + sum(size > precision for size in sizes[1:])
 
 
-def _horner(v: Tensor, coefficients: list[float]) -> Tensor:
-    total: Tensor | float = coefficients[-1]
-    for c in reversed(coefficients[:-1]):
-        total = total * v + c
-    return total * v
+def _series(x: Tensor, *coefficients: list[float]) -> Tensor:
+    """Return sums of ``c[k] * x ** (k + 1)``, one for each list, stacked in front."""
+    powers = x.flatten().expand(len(coefficients[0]), -1).cumprod(0)
+    return (x.new_tensor(coefficients) @ powers).view((-1,) + x.shape)
 
 
-def _steps(kappa: Tensor, b: float, steps: int) -> Tensor:
-    """Return the arguments b + kappa + k that the recurrence visits, stacked in front."""
-    shifts = b + torch.arange(steps, dtype=kappa.dtype, device=kappa.device)
-    return kappa + shifts.reshape((steps,) + (1,) * kappa.dim())
+def _factors(ambient_dim: int, far: float) -> tuple[list[float], list[float], float | None]:
+    """Return shifts of kappa that write the ratio of gamma functions as a product.
 
-
-def _gamma_ratio(kappa: Tensor, b: float, single: bool) -> tuple[Tensor, Tensor]:
-    """Return the normaliser, but for a constant, and its derivative.
-
-    These are differences of lgamma and digamma at b + kappa and 2 b + kappa, precise also where
-    both are much larger than the difference.
+    The ratio at b + kappa and 2 b + kappa is the product of the first over that of the second.
+    For even dimensions 2 b is half a step off, and gamma(y) / gamma(y + 1/2) remains, at y beyond
+    ``far``, whose shift is the third.
     """
-    steps, terms = _plan(b, single)
-    near = kappa + (b + steps)
+    b, n = 0.5 * (ambient_dim - 1), (ambient_dim - 1) // 2
+    if ambient_dim % 2:
+        return [], [b + j for j in range(n)], None
+    steps = max(0, math.ceil(far - b))
+    above = [b + 0.5 + j for j in range(n, steps)]
+    below = [b + j for j in range(steps)] + [b + 0.5 + j for j in range(steps, n)]
+    return above, below, b + steps
+
+
+def _shifted(kappa: Tensor, shifts: list[float]) -> Tensor:
+    return kappa + kappa.new_tensor(shifts).reshape((-1,) + (1,) * kappa.dim())
+
+
+def _product(kappa: Tensor, ambient_dim: int, single: bool) -> tuple[Tensor, Tensor]:
+    far, precision = (7, 1e-12) if single else (10, 1e-17)
+    above, below, shift = _factors(ambient_dim, far)
+    factors = _shifted(kappa, below)
+    value, slope = -factors.prod(0).log(), -factors.reciprocal().sum(0)
+    if above:
+        factors = _shifted(kappa, above)
+        value, slope = value + factors.prod(0).log(), slope + factors.reciprocal().sum(0)
+    if shift is None:
+        return value, slope
+    terms = _terms(_HALF, shift - 0.25, precision)
+    slopes = [2 * k * c for k, c in enumerate(_HALF[:terms], 1)]
+    w = kappa + (shift - 0.25)
+    inverse = w.reciprocal()
+    series = _series(inverse * inverse, _HALF[:terms], slopes)
+    return value - 0.5 * w.log() - series[0], slope - (0.5 - series[1]) * inverse
+
+
+def _stirling(kappa: Tensor, b: float, single: bool) -> tuple[Tensor, Tensor]:
+    # Written so that it is precise also where both gamma functions are much larger than their
+    # ratio.
+    near = kappa + b
     far = near + b
     inverse = torch.stack([near, far]).reciprocal()
-    square = inverse * inverse
-    lgamma = _horner(square, _STIRLING[:terms]) / inverse
-    digamma = _horner(square, _DIGAMMA[:terms])
+    terms = _terms(_STIRLING, b, 1e-12 if single else 1e-17)
+    slopes = [(2 * k - 1) * c for k, c in enumerate(_STIRLING[:terms], 1)]
+    lgamma, digamma = _series(inverse * inverse, _STIRLING[:terms], slopes)
+    lgamma = lgamma / inverse
     rise = (b * inverse[0]).log1p()
     value = torch.add((0.5 - near) * rise, far.log(), alpha=-b) + (lgamma[0] - lgamma[1])
     slope = digamma[1] - digamma[0] - rise - (0.5 * b) * inverse[0] * inverse[1]
-    if steps:
-        visited = _steps(kappa, b, steps)
-        ratio = b / visited
-        above = ratio + 1
-        value = value + above.prod(0).log()
-        slope = slope - (ratio / (visited * above)).sum(0)
-    return value, slope
+    return value + b, slope
 
 
-def _trigamma_difference(kappa: Tensor, b: float) -> Tensor:
+def _gamma_ratio(kappa: Tensor, ambient_dim: int, single: bool) -> tuple[Tensor, Tensor]:
+    """Return log(gamma(b + kappa) / gamma(2 b + kappa)) and its derivative, in float64."""
+    if ambient_dim <= _LARGEST_PRODUCT:
+        return _product(kappa, ambient_dim, single)
+    return _stirling(kappa, 0.5 * (ambient_dim - 1), single)
+
+
+def _trigamma_difference(kappa: Tensor, ambient_dim: int) -> Tensor:
     """Return trigamma(b + kappa) - trigamma(2 b + kappa), the second derivative."""
-    steps, terms = _plan(b, single=False)
-    near, far = 1 / (kappa + (b + steps)), 1 / (kappa + (2 * b + steps))
-    series = [x * _horner(x * x, _TRIGAMMA[:terms]) for x in (near, far)]
-    bend = b * near * far * (1 + 0.5 * (near + far)) + (series[0] - series[1])
-    if steps:
-        visited = _steps(kappa, b, steps)
-        near, far = 1 / visited, 1 / (visited + b)
-        bend = bend + b * (near * far * (near + far)).sum(0)
-    return bend
+    if ambient_dim > _LARGEST_PRODUCT:
+        b = 0.5 * (ambient_dim - 1)
+        slopes = [2 * k * (2 * k - 1) * c for k, c in enumerate(_STIRLING, 1)]
+        near, far = 1 / (kappa + b), 1 / (kappa + 2 * b)
+        rests = [x * _series(x * x, slopes)[0] for x in (near, far)]
+        return b * near * far * (1 + 0.5 * (near + far)) + (rests[0] - rests[1])
+    above, below, shift = _factors(ambient_dim, 10)
+    bend = _shifted(kappa, below).reciprocal().square().sum(0)
+    if above:
+        bend = bend - _shifted(kappa, above).reciprocal().square().sum(0)
+    if shift is None:
+        return bend
+    inverse = 1 / (kappa + (shift - 0.25))
+    slopes = [2 * k * (2 * k + 1) * c for k, c in enumerate(_HALF, 1)]
+    series = _series(inverse * inverse, slopes)[0]
+    return bend + inverse * inverse * (0.5 - series)
 
 
 class _Normalizer(torch.autograd.Function):
@@ -101,13 +138,13 @@ class _Normalizer(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(kappa: Tensor, b: float, offset: float) -> tuple[Tensor, Tensor]:
-        value, slope = _gamma_ratio(kappa.double(), b, kappa.dtype == torch.float32)
+    def forward(kappa: Tensor, ambient_dim: int, offset: float) -> tuple[Tensor, Tensor]:
+        value, slope = _gamma_ratio(kappa.double(), ambient_dim, kappa.dtype == torch.float32)
         return (value + offset).to(kappa.dtype), slope.to(kappa.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        ctx.b = inputs[1]
+        ctx.ambient_dim = inputs[1]
         ctx.save_for_backward(inputs[0], output[1])
         ctx.set_materialize_grads(False)
 
@@ -116,16 +153,16 @@ class _Normalizer(torch.autograd.Function):
         kappa, slope = ctx.saved_tensors
         total = None if grad is None else grad * slope
         if grad_slope is not None:
-            bend = grad_slope * _trigamma_difference(kappa.double(), ctx.b).to(kappa.dtype)
+            bend = _trigamma_difference(kappa.double(), ctx.ambient_dim).to(kappa.dtype)
+            bend = grad_slope * bend
             total = bend if total is None else total + bend
         return total, None, None
 
 
 def _normalizer(kappa: Tensor, ambient_dim: int, factor: float) -> tuple[Tensor, Tensor]:
-    b = 0.5 * (ambient_dim - 1)
     # Constants of the gamma functions join the factor, in the precision of Python.
-    offset = b + math.lgamma(2 * b) - math.lgamma(b) + factor
-    return apply(_Normalizer, kappa, b, offset)
+    offset = math.lgamma(ambient_dim - 1) - math.lgamma(0.5 * (ambient_dim - 1)) + factor
+    return apply(_Normalizer, kappa, ambient_dim, offset)
 
 
 def log_normalizer(concentration: Tensor, ambient_dim: int, log_factor: float = 0.0) -> Tensor:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 __all__ = ["Spline", "rational_quadratic", "rational_quadratic_inverse", "spline_of"]
 
-# Largest ratio of widths, of heights, and of a slope to one. A factor of 100 bends no density better
-# that we fitted, and makes the gradients of draws so heavy-tailed that guides diverge.
+# Largest ratio of widths, of heights, and of a slope to one. A factor of 100 fitted photographs no
+# better, and made the gradients of draws so heavy-tailed that a guide diverged.
 _STEEPEST = math.log(10)
 
 

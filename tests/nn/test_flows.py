@@ -101,9 +101,9 @@ MASSES = {
     "klein": (TorusFlow(2, layers=4, bins=4, hidden_features=(8,)), KleinBottle(),
               lambda: glide_rule(circle_rule(512), 256)),
     "band": (CylinderFlow(0.7, layers=4, bins=4, hidden_features=(8,)), MoebiusBand(0.7),
-             lambda: glide_rule(gauss_rule(-0.7, 0.7, 800), 400)),
+             lambda: glide_rule(gauss_rule(-0.7, 0.7, 400), 300)),
     "open band": (CylinderFlow(math.inf, layers=4, bins=4, hidden_features=(8,)),
-                  MoebiusBand(math.inf), lambda: glide_rule(line_rule(-8, 8, 1200), 400)),
+                  MoebiusBand(math.inf), lambda: glide_rule(line_rule(-7, 7, 800), 300)),
 }  # fmt: skip
 
 

@@ -109,8 +109,8 @@ def test_at_any_knots_everything_is_finite_and_the_inverse_returns_to_the_value(
                    .expand(3, 500), spline.bottom.detach().mT]).requires_grad_()  # fmt: skip
     x = rational_quadratic_inverse(y, spline)
     again, log_slope = rational_quadratic(x, spline)
-    # Slopes reach 10^4: the value is as exact as x can be stored.
-    atol = 1e-2 if dtype == torch.float32 else 1e-10
+    # The value is as exact as x can be stored, times the slope.
+    atol = 2e-4 if dtype == torch.float32 else 4e-13
     assert_close(again, y, rtol=0, atol=atol)
     for result in (x, again, log_slope):
         gradients = torch.autograd.grad(result.sum(), [y, *raw], retain_graph=True)
