@@ -161,8 +161,8 @@ def power_spherical(seconds: float) -> list[Row]:
             )
         times = {f"{k}, dim {dim}": time for k, time in measure(steps, seconds / 3).items()}
         normal, ours, *theirs = times
-        limits = {ours: times[theirs[0]] / times[normal] / 1.5} if peer else {}
-        rows += _rows("power_spherical", times, limits, "2 / 3 of power_spherical")
+        limits = {ours: times[theirs[0]] / times[normal]} if peer else {}
+        rows += _rows("power_spherical", times, limits, "power_spherical")
     return rows
 
 

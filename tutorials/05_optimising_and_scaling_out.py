@@ -331,8 +331,8 @@ right.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# On the Klein bottle the path is that in the plane, to rounding. Without transport it
-# arrives too, but turns the wrong way behind the seam.
+# On the Klein bottle the path is that in the plane, to rounding. Without transport it turns the
+# wrong way behind the seam. Here it arrives as soon all the same.
 #
 # ## A rotation, maximum a posteriori
 #
@@ -564,10 +564,9 @@ except RuntimeError as error:
 # %% [markdown]
 # ## What to compile
 #
-# Densities compile to one graph, without their validation. `torch.compile` pays where a law has
-# many coordinates or a long formula; whole ELBO modules break into several graphs. The
-# times below are for a density and its gradient, 1000 points, float32, one thread, the best of
-# 100 calls; [benchmarks](../benchmarks/README.md) has more.
+# Densities compile to one graph, without their validation. That pays where the step is spent in
+# them. The times below are for a density and its gradient, 1000 points, float32, one thread, the
+# best of 100 calls; [benchmarks](../benchmarks/README.md) has more.
 
 
 # %%
@@ -681,6 +680,7 @@ def train(model, call_first=True):
 
 distributed.init_process_group("gloo")  # "nccl" with one GPU each
 rank, world = distributed.get_rank(), distributed.get_world_size()
+pyro.set_rng_seed(rank)  # noise of its own for each process, if the guide draws
 results = {"right": train(Scans()), "too early": train(Scans(), call_first=False)}
 torch.save(results, folder / f"results-{world}-{rank}.pt")
 idle = Scans()
@@ -735,10 +735,15 @@ print(f"with a parameter that the loss never uses: {printed[1].strip()} ...")
 # On machines with GPUs, the same script with `"nccl"`, and data and modules on
 # `cuda:LOCAL_RANK`, uses one GPU for each process. That was not run here.
 #
-# A guide that draws needs noise of its own in each process, or two halves of a batch get the
-# same. `pyro_manifolds.demo` does all of this: `torchrun --standalone --nproc_per_node=2 -m
-# pyro_manifolds.demo` trains the models of tutorial 2, with checkpoints that any number of
-# processes can go on from. A tiny run, in one process and in two:
+# A guide that draws needs noise of its own in each process, or the shares of a batch get the same.
+# `pyro_manifolds.demo` does all of this. It trains the models of tutorial 2, with checkpoints
+# that any number of processes can go on from:
+#
+# ```
+# torchrun --standalone --nproc_per_node=2 -m pyro_manifolds.demo
+# ```
+#
+# A tiny run of it, in one process and in two:
 
 # %%
 options = ["--smoke", "--quiet", "--manifolds", "klein", *([] if SMOKE else ["--steps", "300"])]
@@ -763,4 +768,4 @@ scratch.cleanup()
 #   fewest steps, and momentum is carried across seams.
 # - Make model, guide and loss, call the loss once, then make optimiser, checkpoint loader and
 #   `DistributedDataParallel`, in this order.
-# - Compile densities and networks, not the loss, and switch validation on again.
+# - Compile densities, and switch validation on again.

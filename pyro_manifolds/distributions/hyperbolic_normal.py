@@ -47,7 +47,8 @@ class HyperbolicNormal(TorchDistribution):
         validate_args: Whether to check arguments and values.
 
     Raises:
-        ValueError: Under validation, if ``loc`` is not on the manifold or ``scale`` not positive.
+        ValueError: If shapes do not fit; under validation, if ``loc`` is not on the manifold or
+            ``scale`` not positive.
 
     Example:
         >>> from pyro_manifolds.distributions import HyperbolicNormal
@@ -67,6 +68,15 @@ class HyperbolicNormal(TorchDistribution):
         *,
         validate_args: bool | None = None,
     ) -> None:
+        for name, argument, event in (
+            ("loc", loc, manifold.event_shape),
+            ("scale", scale, manifold.scale_shape),
+        ):
+            if argument.shape[-1:] != event:
+                raise ValueError(
+                    f"HyperbolicNormal: expected {name} of shape batch_shape + {tuple(event)} on "
+                    f"{manifold}, got {tuple(argument.shape)}"
+                )
         self.manifold = manifold
         batch_shape = torch.broadcast_shapes(loc.shape[:-1], scale.shape[:-1])
         self.loc = loc.expand(batch_shape + manifold.event_shape)

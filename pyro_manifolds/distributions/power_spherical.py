@@ -77,4 +77,4 @@ class PowerSpherical(RotationalDistribution):
             self._validate_sample(value)
         log_area = log_sphere_volume(self.ambient_dim - 1)
         normaliser = log_normalizer(self.concentration, self.ambient_dim, log_area)
-        return self.concentration * log_far_share(self.loc, value) - normaliser
+        return torch.addcmul(-normaliser, self.concentration, log_far_share(self.loc, value))

@@ -64,6 +64,9 @@ class ProjectedNormal(TorchDistribution):
     has_rsample = True
 
     def __init__(self, concentration: Tensor, *, validate_args: bool | None = None) -> None:
+        concentration = torch.as_tensor(concentration)
+        if not concentration.is_floating_point():
+            concentration = concentration.to(torch.get_default_dtype())
         shape = concentration.shape
         if not shape or shape[-1] < 2:
             raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Size, Tensor
 from torch.types import _size
 
+from pyro_manifolds.distributions.arguments import as_tensors
 from pyro_manifolds.manifolds import Sphere
 from pyro_manifolds.manifolds.spherical import log_sphere_volume
 
@@ -35,7 +37,7 @@ class RotationalDistribution(TorchDistribution):
     def __init__(
         self, loc: Tensor, concentration: Tensor | float, *, validate_args: bool | None = None
     ) -> None:
-        concentration = torch.as_tensor(concentration, dtype=loc.dtype, device=loc.device)
+        loc, concentration = as_tensors(loc, concentration)
         batch_shape = _broadcast(type(self).__name__, loc.shape, concentration.shape)
         self.loc, self.concentration = loc, concentration
         if not loc.shape[:-1] == concentration.shape == batch_shape:
@@ -51,10 +53,10 @@ class RotationalDistribution(TorchDistribution):
     def _check_concentration(self, concentration: Tensor) -> None:
         constraint = self.arg_constraints["concentration"]
         for bound in _extremes(concentration):
-            if not constraint.check(bound):
+            if not constraint.check(bound) or math.isinf(bound):
                 raise ValueError(
-                    f"{type(self).__name__}: expected concentration to satisfy {constraint}, "
-                    f"got {bound:.7g}."
+                    f"{type(self).__name__}: expected a finite concentration to satisfy "
+                    f"{constraint}, got {bound:.7g}."
                 )
 
     def _validate_sample(self, value: Tensor) -> None:
@@ -135,8 +137,8 @@ def _check_norm(name: str, loc: Tensor) -> None:
     for norm in _extreme_norms(loc):
         if not _is_unit(norm, loc):
             raise ValueError(
-                f"{name}: expected loc of unit norm, got a norm of {norm:.7g}; "
-                "divide it by its norm."
+                f"{name}: expected loc of unit norm, got a norm off by {norm - 1:.2g}, too much "
+                f"for {loc.dtype}; divide it by its norm."
             )
 
 

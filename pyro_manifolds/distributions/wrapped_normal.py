@@ -14,6 +14,7 @@ from torch import Size, Tensor
 from torch.distributions import Distribution
 from torch.types import _size
 
+from pyro_manifolds.distributions.arguments import as_tensors
 from pyro_manifolds.distributions.concatenated import Concatenated
 from pyro_manifolds.distributions.covering_pushforward import CoveringPushforward
 from pyro_manifolds.distributions.hyperbolic_normal import HyperbolicNormal
@@ -84,7 +85,7 @@ class WrappedNormal(CoveringPushforward):
         *,
         validate_args: bool | None = None,
     ) -> None:
-        loc, scale = _as_tensors(loc, scale)
+        loc, scale = as_tensors(loc, scale)
         manifold = as_manifold(manifold, loc.shape)
         batch_shape = _batch_shape(manifold, loc, scale)
         self.loc = loc.expand(batch_shape + manifold.event_shape)
@@ -131,19 +132,6 @@ class WrappedNormal(CoveringPushforward):
         new.loc = self.loc.expand(Size(batch_shape) + self.manifold.event_shape)
         new.scale = self.scale.expand(Size(batch_shape) + self.manifold.scale_shape)
         return super().expand(batch_shape, _instance=new)
-
-
-def _as_tensors(loc: Tensor | float, scale: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Return both as tensors of one floating type, the wider one, on the device of ``loc``."""
-    loc = torch.as_tensor(loc)
-    if not loc.is_floating_point():
-        loc = loc.to(torch.get_default_dtype())
-    if not isinstance(scale, Tensor):
-        return loc, torch.as_tensor(scale, dtype=loc.dtype, device=loc.device)
-    if scale.dtype != loc.dtype:
-        dtype = torch.promote_types(loc.dtype, scale.dtype)
-        return loc.to(dtype), scale.to(dtype)
-    return loc, scale
 
 
 def bounded_scales(manifold: Manifold) -> list[bool]:

@@ -9,11 +9,12 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.infer import MCMC, Predictive
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.reparam_messenger import ReparamHandler
-from pyro.poutine.util import prune_subsample_sites
+from pyro.poutine.util import prune_subsample_sites, site_is_subsample
 from torch import Size, Tensor
 
-from pyro_manifolds.distributions.adoption import manifold_of
+from pyro_manifolds.distributions.adoption import adopt, manifold_of
 from pyro_manifolds.manifolds import Manifold
 
 __all__ = ["manifold_samples", "manifolds_of"]
@@ -41,7 +42,7 @@ def manifolds_of(model: Model, *args: Any, **kwargs: Any) -> dict[str, Manifold]
     """
     while isinstance(model, ReparamHandler):
         model = model.fn
-    with torch.no_grad():
+    with torch.no_grad(), _Adopting():
         trace = poutine.trace(model).get_trace(*args, **kwargs)
     trace = prune_subsample_sites(trace)
     laws: dict[str, Any] = {name: node["fn"] for name, node in trace.iter_stochastic_nodes()}
@@ -49,11 +50,18 @@ def manifolds_of(model: Model, *args: Any, **kwargs: Any) -> dict[str, Manifold]
     return {name: manifold for name, manifold in found.items() if manifold is not None}
 
 
+class _Adopting(Messenger):
+    """Draw from our version of Pyro's distributions, of which one has no sampler."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not site_is_subsample(msg):
+            msg["fn"] = adopt(msg["fn"]) or msg["fn"]
+
+
 def manifold_samples(
     model: Model,
     mcmc: MCMC | Mapping[str, Tensor],
     *args: Any,
-    parallel: bool = False,
     **kwargs: Any,
 ) -> dict[str, Tensor]:
     """Return the draws of all latent sites, on their manifolds and grouped by chain.
@@ -66,8 +74,6 @@ def manifold_samples(
         model: The model that the kernel had, reparameterisation included.
         mcmc: What has run, or its ``get_samples(group_by_chain=True)``.
         *args: Arguments of the model.
-        parallel: Whether the model is run once on all draws, for models whose batch dimensions are
-            all in plates.
         **kwargs: Keyword arguments of the model.
 
     Returns:
@@ -96,7 +102,7 @@ def manifold_samples(
     ((chains, size),) = groups
     flat = {name: draws.flatten(0, 1) for name, draws in noise.items()}
     points, left_out = _moved_sites(model, flat, *args, **kwargs)
-    predictive = Predictive(model, flat, return_sites=list(points), parallel=parallel)
+    predictive = Predictive(model, flat, return_sites=list(points))
     drawn = predictive(*args, **kwargs) if points else {}
     found = {name: drawn[name].reshape(chains, size, *shape) for name, shape in points.items()}
     return found | {name: draws for name, draws in noise.items() if name not in left_out}
@@ -114,7 +120,7 @@ def _moved_sites(
     parts = {
         name: {f"{name}_{kind}" for kind in _MOVED_TO} & nodes.keys()
         for name, node in nodes.items()
-        if _is_point(node["fn"])
+        if _is_point(node["fn"]) and not node["infer"].get("_deterministic")
     }
     left_out = set().union(*parts.values())
     moved = [name for name, found in parts.items() if found and name not in left_out]

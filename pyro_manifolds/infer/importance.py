@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pyro
@@ -128,20 +128,26 @@ def _log_weights(
     model_trace: poutine.Trace, guide_trace: poutine.Trace, skipped: set[str], dim: int
 ) -> Tensor:
     """Add up what counts in two traces, over all plates but those that hold everything."""
-    ours = [site for name, site in _sites(guide_trace).items() if name not in skipped]
+    model_sites, guide_sites = _sites(model_trace), _sites(guide_trace)
+    ours = [site for name, site in guide_sites.items() if name not in skipped]
     theirs = [
-        site
-        for name, site in _sites(model_trace).items()
-        if site["is_observed"] or name in guide_trace
+        site for name, site in model_sites.items() if site["is_observed"] or name in guide_trace
     ]
-    plates = [{f.dim for f in site["cond_indep_stack"] if f.vectorized} for site in ours + theirs]
-    kept = sorted(set.intersection(*plates))
+    kept = _common_dims([*model_sites.values(), *guide_sites.values()])
     guide_trace.compute_log_prob()
     model_trace.compute_log_prob()
     terms = [_reduced(site, kept, -dim) for site in theirs]
     terms += [-_reduced(site, kept, -dim) for site in ours]
     total = torch.stack(torch.broadcast_tensors(*terms)).sum(0)
     return total.reshape([total.shape[d] for d in kept])
+
+
+def _common_dims(sites: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Return the dimensions of the plates that hold all sites, those that cancel included."""
+    plates = [{(f.name, f.dim) for f in s["cond_indep_stack"] if f.vectorized} for s in sites]
+    if not plates:
+        raise ValueError("log_importance_weights: expected a model with sites, got none")
+    return sorted(dim for _, dim in set.intersection(*plates))
 
 
 def _sites(trace: poutine.Trace) -> dict[str, Any]:

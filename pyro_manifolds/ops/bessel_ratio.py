@@ -155,7 +155,7 @@ def _expansion(x: Tensor, order: float, table: Tensor, slope: bool) -> list[Tens
     monomials = p.reshape(-1).expand(3 * _TERMS - 1, -1).cumprod(0)
     table = table if slope else table[:2]
     rising = torch.addmm(table[:, :1], table[:, 1:], monomials)
-    debye = rising.reshape(-1, *p.shape)
+    debye = rising.reshape(len(rising), *p.shape)
     logs = order * (0.5 * w).log1p() + 0.5 * w.log1p() + debye[0] * (w * p)
     correction = (debye[1] * p + 0.5) * (p / order).square()
     leading = ((s + z).reciprocal() + 1.0) * q

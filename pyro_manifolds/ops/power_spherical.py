@@ -54,9 +54,8 @@ def _series(x: Tensor, *coefficients: list[float]) -> Tensor:
 def _factors(ambient_dim: int, far: float) -> tuple[list[float], list[float], float | None]:
     """Return shifts of kappa that write the ratio of gamma functions as a product.
 
-    The ratio at b + kappa and 2 b + kappa is the product of the first over that of the second.
-    For even dimensions 2 b is half a step off, and gamma(y) / gamma(y + 1/2) remains, at y beyond
-    ``far``, whose shift is the third.
+    It is the product of the second over that of the first. For even dimensions 2 b is half a step
+    off, and gamma(y + 1/2) / gamma(y) remains, at y beyond ``far``, whose shift is the third.
     """
     b, n = 0.5 * (ambient_dim - 1), (ambient_dim - 1) // 2
     if ambient_dim % 2:
@@ -75,18 +74,18 @@ def _product(kappa: Tensor, ambient_dim: int, single: bool) -> tuple[Tensor, Ten
     far, precision = (7, 1e-12) if single else (10, 1e-17)
     above, below, shift = _factors(ambient_dim, far)
     factors = _shifted(kappa, below)
-    value, slope = -factors.prod(0).log(), -factors.reciprocal().sum(0)
+    product, slope = factors.prod(0), factors.reciprocal().sum(0)
     if above:
         factors = _shifted(kappa, above)
-        value, slope = value + factors.prod(0).log(), slope + factors.reciprocal().sum(0)
+        product, slope = product / factors.prod(0), slope - factors.reciprocal().sum(0)
     if shift is None:
-        return value, slope
+        return product.log(), slope
     terms = _terms(_HALF, shift - 0.25, precision)
     slopes = [2 * k * c for k, c in enumerate(_HALF[:terms], 1)]
     w = kappa + (shift - 0.25)
     inverse = w.reciprocal()
     series = _series(inverse * inverse, _HALF[:terms], slopes)
-    return value - 0.5 * w.log() - series[0], slope - (0.5 - series[1]) * inverse
+    return (product * w.sqrt()).log() + series[0], slope + (0.5 - series[1]) * inverse
 
 
 def _stirling(kappa: Tensor, b: float, single: bool) -> tuple[Tensor, Tensor]:
@@ -100,20 +99,20 @@ def _stirling(kappa: Tensor, b: float, single: bool) -> tuple[Tensor, Tensor]:
     lgamma, digamma = _series(inverse * inverse, _STIRLING[:terms], slopes)
     lgamma = lgamma / inverse
     rise = (b * inverse[0]).log1p()
-    value = torch.add((0.5 - near) * rise, far.log(), alpha=-b) + (lgamma[0] - lgamma[1])
-    slope = digamma[1] - digamma[0] - rise - (0.5 * b) * inverse[0] * inverse[1]
-    return value + b, slope
+    value = torch.add((near - 0.5) * rise, far.log(), alpha=b) + (lgamma[1] - lgamma[0]) - b
+    slope = digamma[0] - digamma[1] + rise + (0.5 * b) * inverse[0] * inverse[1]
+    return value, slope
 
 
 def _gamma_ratio(kappa: Tensor, ambient_dim: int, single: bool) -> tuple[Tensor, Tensor]:
-    """Return log(gamma(b + kappa) / gamma(2 b + kappa)) and its derivative, in float64."""
+    """Return log(gamma(2 b + kappa) / gamma(b + kappa)) and its derivative, in float64."""
     if ambient_dim <= _LARGEST_PRODUCT:
         return _product(kappa, ambient_dim, single)
     return _stirling(kappa, 0.5 * (ambient_dim - 1), single)
 
 
 def _trigamma_difference(kappa: Tensor, ambient_dim: int) -> Tensor:
-    """Return trigamma(b + kappa) - trigamma(2 b + kappa), the second derivative."""
+    """Return trigamma(b + kappa) - trigamma(2 b + kappa), the second derivative of h."""
     if ambient_dim > _LARGEST_PRODUCT:
         b = 0.5 * (ambient_dim - 1)
         slopes = [2 * k * (2 * k - 1) * c for k, c in enumerate(_STIRLING, 1)]
@@ -140,7 +139,7 @@ class _Normalizer(torch.autograd.Function):
     @staticmethod
     def forward(kappa: Tensor, ambient_dim: int, offset: float) -> tuple[Tensor, Tensor]:
         value, slope = _gamma_ratio(kappa.double(), ambient_dim, kappa.dtype == torch.float32)
-        return (value + offset).to(kappa.dtype), slope.to(kappa.dtype)
+        return (offset - value).to(kappa.dtype), -slope.to(kappa.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -339,3 +339,18 @@ def test_rsample_works_under_vmap(dim):
     slopes = torch.vmap(torch.func.grad(loss), randomness="different")(concentration, loc)
     assert slopes.isfinite().all()
     assert slopes[:3].all()
+
+
+def test_an_empty_batch_has_an_empty_density():
+    d = VonMisesFisher(torch.eye(3), torch.tensor(2.0)).expand((0, 3))
+    assert d.log_prob(d.sample()).shape == (0, 3)
+
+
+def test_the_wider_type_is_kept_and_infinity_refused():
+    loc = torch.tensor([1, 0, 0])
+    wide = VonMisesFisher(loc.float(), torch.tensor(2.5, dtype=torch.float64))
+    assert wide.log_prob(loc.double()).dtype == torch.float64
+    narrow = VonMisesFisher(loc, 2.5).log_prob(loc.float())
+    assert_close(narrow.double(), wide.log_prob(loc.double()))
+    with pytest.raises(ValueError, match=r"VonMisesFisher: expected a finite concentration.*inf"):
+        VonMisesFisher(loc.float(), torch.inf)

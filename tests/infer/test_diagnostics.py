@@ -206,11 +206,10 @@ def model(data):
 DATA = torch.tensor([[-1.0, 0.1], [-0.9, -0.2]], dtype=torch.float64)
 
 
-@pytest.mark.parametrize("parallel", [False, True])
-def test_noise_becomes_points_and_the_chains_are_kept(parallel):
+def test_noise_becomes_points_and_the_chains_are_kept():
     draws = {"z_noise": torch.randn(3, 4, 2, 2), "scale": torch.rand(3, 4)}
     moved = AutoManifoldReparam()(model)
-    found = manifold_samples(moved, draws, DATA, parallel=parallel)
+    found = manifold_samples(moved, draws, DATA)
     assert set(found) == {"z", "scale"}
     assert_close(found["z"], CIRCLE.unembed(draws["z_noise"]))
     assert_close(found["scale"], draws["scale"])
@@ -365,3 +364,18 @@ def test_a_model_that_hides_its_manifolds_is_refused():
 
     with pytest.raises(ValueError, match="pass the manifold of each site by name"):
         manifold_summary({"z": torch.zeros(2, 8)}, hiding)
+
+
+def test_laws_without_a_sampler_are_found():
+    def model():
+        pyro.sample("z", dist.VonMises3D(torch.tensor([0.0, 1.0, 0.0])))
+
+    assert manifolds_of(AutoManifoldReparam()(model)) == manifolds_of(model) == {"z": Sphere(2)}
+
+
+def test_a_latent_whose_name_ends_as_noise_does_is_kept():
+    def model():
+        pyro.deterministic("x", 2 * pyro.sample("x_noise", dist.Normal(0.0, 1.0)))
+
+    draws = {"x_noise": torch.randn(2, 5)}
+    assert set(manifold_samples(model, draws)) == {"x_noise"}

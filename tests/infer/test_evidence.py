@@ -434,3 +434,42 @@ def test_error_over_the_data_covers_the_mean_of_the_population():
     scores = torch.tensor([(m.value - truth) / m.error for m in (p.mean() for p in parts)])
     # The law of x^2 is skewed, so that intervals of 50 data cover a little less than they should.
     assert 0.89 < (scores.abs() < 1.96).double().mean() < 0.98
+
+
+def test_a_global_latent_that_the_guide_leaves_out_makes_the_data_dependent():
+    x = torch.tensor([1.0, 1.2, 0.8], dtype=torch.float64)
+
+    def model():
+        m = pyro.sample("m", dist.Normal(x.new_zeros(()), 1.0))
+        with pyro.plate("data", 3):
+            pyro.sample("x", dist.Normal(m, 1.0), obs=x)
+
+    bounds = evidence_bounds(model, lambda: None, num_particles=20_000)
+    covariance = torch.eye(3, dtype=torch.float64) + 1
+    exact = dist.MultivariateNormal(torch.zeros_like(x), covariance).log_prob(x)
+    assert bounds.iwae.shape == ()
+    assert (bounds.iwae - exact).abs() < 5 * bounds.iwae_error
+
+
+def test_plates_of_other_names_are_other_plates():
+    x = torch.tensor([0.3, -0.2, 1.0], dtype=torch.float64)
+
+    def guide():
+        with pyro.plate("a", 3):
+            return pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+
+    def model():
+        z = guide()
+        with pyro.plate("b", 3):
+            pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True), 1.0), obs=x)
+
+    bounds = evidence_bounds(model, guide, num_particles=20_000)
+    covariance = torch.eye(3, dtype=torch.float64) + 3
+    exact = dist.MultivariateNormal(torch.zeros_like(x), covariance).log_prob(x)
+    assert bounds.iwae.shape == ()
+    assert (bounds.iwae - exact).abs() < 5 * bounds.iwae_error
+
+
+def test_a_model_without_sites_is_refused():
+    with pytest.raises(ValueError, match="expected a model with sites, got none"):
+        evidence_bounds(lambda: None, lambda: None)

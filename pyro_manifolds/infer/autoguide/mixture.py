@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from pyro.distributions.score_parts import ScoreParts
-from torch import Size, Tensor
+from torch import Size, Tensor, nn
 from torch.types import _size
 
 from pyro_manifolds.distributions.manifold_mixture import ManifoldMixture
@@ -14,12 +14,13 @@ from pyro_manifolds.distributions.manifold_mixture import ManifoldMixture
 __all__ = ["Baseline", "ScoredMixture"]
 
 
-class Baseline:
+class Baseline(nn.Module):
     """Running average of what multiplies a score in an ELBO, taken off before it does.
 
     A score has mean zero, so a constant from earlier steps changes no expectation, but without it
     the noise grows with the log-density of the data. ``attach`` makes the average of the gradients
     that come back to the score and subtracts it; the first step, which has none, passes nothing.
+    The average is a buffer, so that a run which is resumed goes on with it.
 
     Args:
         decay: Weight of the past.
@@ -33,9 +34,12 @@ class Baseline:
         tensor(-2.)
     """
 
+    value: Tensor
+
     def __init__(self, decay: float = 0.9) -> None:
+        super().__init__()
         self.decay = decay
-        self.value: Tensor | None = None
+        self.register_buffer("value", torch.tensor(torch.nan, dtype=torch.float64))
 
     def attach(self, score: Tensor) -> Tensor:
         """Return the score, with a gradient from which the average is subtracted."""
@@ -44,14 +48,13 @@ class Baseline:
         return score
 
     def _centre(self, gradient: Tensor) -> Tensor:
+        before = self.value.to(gradient)
         average = gradient.detach().mean()
-        if self.value is None:
-            self.value = average.nan_to_num(0.0, 0.0, 0.0)
-            return torch.zeros_like(gradient)
-        before = self.value.to(average)
-        average = torch.where(average.isfinite(), average, before)
-        self.value = self.decay * before + (1 - self.decay) * average
-        return gradient - before
+        mixed = self.decay * before + (1 - self.decay) * average
+        after = torch.where(before.isnan(), average, mixed)
+        # A step that overflowed leaves the average alone.
+        self.value.copy_(torch.where(average.isfinite(), after, before))
+        return torch.where(before.isnan(), 0.0, gradient - before)
 
 
 class ScoredMixture(ManifoldMixture):

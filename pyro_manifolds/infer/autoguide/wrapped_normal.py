@@ -42,10 +42,11 @@ class AutoWrappedNormal(AutoGuide):
     One wrapped normal has one mode. For a posterior with several, ``num_components`` makes every
     site on a manifold a mixture with weights of its own, and the bound that of the exact
     mixture. The first component starts where ``init_loc_fn`` says, the others at draws of
-    the prior that are far apart. Locations and scales have pathwise gradients, weights have
-    their score with a running baseline: unbiased under ``Trace_ELBO``, ``TraceGraph_ELBO``,
-    ``TraceEnum_ELBO`` and, without the baseline, ``JitTrace_ELBO``. ``TraceMeanField_ELBO`` takes
-    no scores and refuses.
+    the prior that are far apart. A component that starts out of reach of every mode can lose its
+    weight for good: where modes are narrow, start the first at one of them, by ``init_to_value``.
+    Locations and scales have pathwise gradients, weights have their score with a running
+    baseline: unbiased under ``Trace_ELBO``, ``TraceGraph_ELBO``, ``TraceEnum_ELBO`` and, without
+    the baseline, ``JitTrace_ELBO``. ``TraceMeanField_ELBO`` takes no scores and refuses.
 
     References:
         | Reparameterization through Coverings and Topological Weight Priors (Beketov and Snopov,
@@ -113,7 +114,7 @@ class AutoWrappedNormal(AutoGuide):
         super()._setup_prototype(*args, **kwargs)
         self.locs, self.scales = PyroModule(), PyroModule()
         if self._num_components > 1:
-            self.weights = PyroModule()
+            self.weights, self.baselines = PyroModule(), PyroModule()
         self._guides: dict[str, NormalSite | ManifoldSite] = {}
         # Modules that hold values of a site; with event dimensions for what is no PyroParam.
         self._held: dict[str, dict[str, int | None]] = {}
@@ -122,6 +123,8 @@ class AutoWrappedNormal(AutoGuide):
                 guide = self._guide_of(site)
             start = guide.parameters(site, self._init_scale, self.scale_constraint)
             self._guides[name], self._held[name] = guide, {}
+            if isinstance(guide, MixtureSite):
+                deep_setattr(self.baselines, name, guide.baseline)  # for state_dict and devices
             for kind, parameter in start.items():
                 self._hold(name, site, kind, parameter)
 
