@@ -161,8 +161,8 @@ def power_spherical(seconds: float) -> list[Row]:
             )
         times = {f"{k}, dim {dim}": time for k, time in measure(steps, seconds / 3).items()}
         normal, ours, *theirs = times
-        limits = {ours: times[theirs[0]] / times[normal]} if peer else {}
-        rows += _rows("power_spherical", times, limits, "power_spherical")
+        limits = {ours: times[theirs[0]] / times[normal] / 1.5} if peer else {}
+        rows += _rows("power_spherical", times, limits, "power_spherical / 1.5")
     return rows
 
 
@@ -201,6 +201,24 @@ def projected_normal(seconds: float) -> list[Row]:
         times = {f"{k}, dim {dim}": time for k, time in measure(steps, seconds / 3).items()}
         rows += _rows("projected_normal", times)
     return rows
+
+
+def sine_bivariate(seconds: float) -> list[Row]:
+    """Compare two angles under a wrapped normal with Pyro's law of two dependent angles."""
+    loc, scale = _parameters((_BATCH, 2))
+    phi, psi, concentration = (torch.rand(_BATCH).add(0.5).requires_grad_() for _ in range(3))
+    correlation = torch.full((_BATCH,), 0.1, requires_grad=True)
+    theirs = (phi, psi, concentration, concentration, correlation)
+    steps = {
+        _NORMAL: _step(partial(_normal, loc, scale), loc, scale),
+        "WrappedNormal": _step(partial(WrappedNormal, Torus(2), loc, scale), loc, scale),
+        "Pyro's SineBivariateVonMises": _step(
+            partial(dist.SineBivariateVonMises, *theirs), *theirs
+        ),
+    }
+    times = measure(steps, seconds)
+    limit = times["Pyro's SineBivariateVonMises"] / times[_NORMAL] / 100
+    return _rows("sine_bivariate", times, {"WrappedNormal": limit}, "Pyro's / 100")
 
 
 def uniform(seconds: float) -> list[Row]:
@@ -248,6 +266,7 @@ ENTRIES: dict[str, Entry] = {
     "power_spherical": power_spherical,
     "von_mises_fisher": von_mises_fisher,
     "projected_normal": projected_normal,
+    "sine_bivariate": sine_bivariate,
     "uniform": uniform,
     "compiled": compiled,
 }
