@@ -362,28 +362,31 @@ def band_rule(size=48):
 CASES = {
     "wrapped-circle": flat(
         CIRCLE, 3.0, 0.5, (-2.0, 0.8), partial(circle_rule, 128), **CIRCLE_GROUP, **SCALES,
-        kl=uniform_on(CIRCLE), has_mean=True,
+        kl=uniform_on(CIRCLE), has_mean=True, has_entropy=True,
     ),
     "wrapped-circle-narrow": flat(
         CIRCLE, -3.14, 0.02, (-3.1, 0.05), partial(circle_rule, 3000), **CIRCLE_GROUP,
         kl=lambda dtype: VonMises(torch.tensor(3.0, dtype=dtype), 4.0), has_mean=True,
+        has_entropy=True,
     ),
     "wrapped-circle-many-turns": flat(
         CIRCLE, 9.0, 1.79, (0.0, 1.81), partial(circle_rule, 64), **CIRCLE_GROUP,
-        kl=lambda dtype: VonMises(torch.tensor(3.0, dtype=dtype), 4.0), wrong={},
+        kl=lambda dtype: VonMises(torch.tensor(3.0, dtype=dtype), 4.0), wrong={}, has_entropy=True,
     ),
     "wrapped-circle-nearly-uniform": flat(
         CIRCLE, 0.5, 4.0, (0.0, 6.0), partial(circle_rule, 64), **CIRCLE_GROUP,
-        kl=uniform_on(CIRCLE), wrong={},
+        kl=uniform_on(CIRCLE), wrong={}, has_entropy=True,
     ),
     "wrapped-torus": flat(
         TORUS, (3.0, -0.5), (0.4, 0.9), ((-2.0, 1.0), (0.7, 0.5)),
         lambda dtype: torus_rule(2, 96, dtype), **TORUS_GROUP, **SCALES, kl=uniform_on(TORUS),
+        has_entropy=True,
     ),
     "wrapped-torus-3": flat(
         Torus(3), (3.0, -0.5, 7.0), (0.6, 0.9, 2.0), ((-2.0, 1.0, 0.0), (0.7, 0.9, 1.0)),
         lambda dtype: torus_rule(3, 32, dtype), orbit=torus_orbit, kl=uniform_on(Torus(3)),
         deck=(shift(TURN, 0.0, 0.0), shift(-TURN, 0.0, TURN)), wrong={"scale": 1.15},
+        has_entropy=True,
     ),
     "wrapped-klein": flat(
         KLEIN, (0.1, 1.0), (0.3, 0.4), ((3.0, -0.7), (0.5, 0.6)), klein_rule(), **KLEIN_GROUP,
@@ -412,6 +415,7 @@ CASES = {
     "wrapped-euclidean": flat(
         Euclidean(2), (1.0, -2.0), (0.5, 1.0), ((0.5, -1.0), (0.8, 0.9)),
         lambda dtype: product_rule(*[line_rule(-12, 12, 128, dtype)] * 2), has_mean=True,
+        has_entropy=True,
     ),
     "wrapped-great-circle": curved(
         Sphere(1), (0.6, -0.8), 0.5, ((1.0, 0.2), 0.8), partial(sphere_rule, 1, 64)

@@ -703,7 +703,10 @@ def torchrun(processes, *arguments):
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     command = [sys.executable, *launch, *map(str, arguments)]
     options = {"env": os.environ | {"OMP_NUM_THREADS": "1"}, "timeout": 300}
-    return subprocess.run(command, check=True, capture_output=True, text=True, **options).stdout
+    finished = subprocess.run(command, check=False, capture_output=True, text=True, **options)
+    if finished.returncode:
+        raise RuntimeError(finished.stderr)
+    return finished.stdout
 
 
 printed = [torchrun(n, folder / "train.py", folder, 10 if SMOKE else 300) for n in (1, 2)]

@@ -136,7 +136,8 @@ class DeclaredOn(TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        return self.base_dist.log_prob(self.manifold.projx(value))
+        # Pyro's normaliser of SineBivariateVonMises takes the default type.
+        return self.base_dist.log_prob(self.manifold.projx(value)).to(value.dtype)
 
 
 def _support_of(law: Distribution) -> Constraint | None:

@@ -20,14 +20,18 @@ from pyro_manifolds.distributions.covering_pushforward import CoveringPushforwar
 from pyro_manifolds.distributions.hyperbolic_normal import HyperbolicNormal
 from pyro_manifolds.distributions.tangent_normal import TangentNormal
 from pyro_manifolds.manifolds import (
+    Circle,
+    Euclidean,
     FlatManifold,
     HyperbolicSpace,
     Manifold,
     Product,
+    Torus,
     as_manifold,
 )
 from pyro_manifolds.manifolds.glide import GlideQuotient
 from pyro_manifolds.ops.tangent_normal import MAX_SCALE
+from pyro_manifolds.ops.wrapped_normal import wrapped_normal_kl_to_uniform
 
 __all__ = ["WrappedNormal", "bounded_scales"]
 
@@ -126,6 +130,18 @@ class WrappedNormal(CoveringPushforward):
     def mode(self) -> Tensor:
         """The location, as a canonical representative."""
         return self.manifold.projx(self.loc)
+
+    def entropy(self) -> Tensor:
+        """Return the differential entropy in nats, where it has a closed form."""
+        if isinstance(self.manifold, Euclidean):
+            return self.base_dist.entropy()
+        if not isinstance(self.manifold, Circle | Torus):
+            raise NotImplementedError(
+                f"WrappedNormal: no closed form of the entropy on {self.manifold}; "
+                "-log_prob(draws).mean(0) estimates it"
+            )
+        kl = wrapped_normal_kl_to_uniform(self.scale)
+        return self.manifold.log_volume - (kl.sum(-1) if self.manifold.ndim else kl)
 
     def expand(self, batch_shape: _size, _instance: Any = None) -> WrappedNormal:
         new = self._get_checked_instance(WrappedNormal, _instance)
