@@ -120,7 +120,8 @@ for name, (law, data) in laws.items():
         for step, (_, loc) in enumerate(path, 1):
             if step in (1, 2, 200):
                 print(f"    length after step {step}: {loc.norm():.3f}")
-        losses = [-law(end).log_prob(data).sum() for end in (loc, exact)]
+        best = sphere.projx(data.mean(0))
+        losses = [-law(end).log_prob(data).sum() for end in (loc, best)]
         print(f"    loss {losses[0]:.1f}; at the best unit vector {losses[1]:.1f}")
     except ValueError as error:
         print(fill(f"next step: {str(error).splitlines()[0]}", 90, **INDENT))
@@ -274,8 +275,8 @@ for method in ("unembed, Adam", "RiemannianAdam"):
 #
 # - `RiemannianSGD` is the fastest where its step size suits the manifold (12 to 18 steps), and
 #   useless where it does not: on SO3 only the smallest of the three works.
-# - Plain SGD through `unembed` minds the step size less: no step was too large, and the smallest
-#   only needs more than 200 steps.
+# - Plain SGD through `unembed` minds the step size less: no step was too large, though with
+#   the smallest 200 steps are too few for many starts.
 # - The two versions of Adam need about the same number of steps. Adam does not settle: with large
 #   steps some starts that were near are off again at the end, so let the step size fall to zero.
 # - Momentum matters more than the manifold: with 0.9 both need five times as many steps.

@@ -39,6 +39,9 @@ class SO3(GeodesicManifold):
     equals the middle one times minus the sign of the determinant; the identity at zero. The
     canonical lift is the quaternion whose first coordinate other than zero is positive.
 
+    To turn vectors in a model write ``(rotation @ x[..., None])[..., 0]``, which is right under
+    plates and vectorised particles, where ``x @ rotation.mT`` would be a batch of matrix products.
+
     Example:
         >>> so3 = SO3()
         >>> quarter_turn = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
