@@ -137,8 +137,8 @@ def _check_norm(name: str, loc: Tensor) -> None:
     for norm in _extreme_norms(loc):
         if not _is_unit(norm, loc):
             raise ValueError(
-                f"{name}: expected loc of unit norm, got a norm off by {norm - 1:.2g}, too much "
-                f"for {loc.dtype}; divide it by its norm."
+                f"{name}: expected loc of unit norm, got a norm of {norm:.9g}; divide it by its "
+                f"norm, in {loc.dtype}."
             )
 
 

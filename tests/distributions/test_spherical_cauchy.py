@@ -144,5 +144,7 @@ def test_the_law_on_the_circle_is_the_wrapped_cauchy_law():
 
 def test_a_concentration_out_of_range_is_refused():
     for rho in (1.0, -0.1, math.nan):
-        with pytest.raises(ValueError, match=r"SphericalCauchy: expected concentration .* got"):
+        with pytest.raises(
+            ValueError, match=r"SphericalCauchy: expected a finite concentration .* got"
+        ):
             SphericalCauchy(axis(3), torch.tensor(rho))
