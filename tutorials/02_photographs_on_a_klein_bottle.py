@@ -310,15 +310,16 @@ print(f"\n{best[0]} is ahead of {worst[0]} by {best[3] - worst[3]:.3f} nats")
 # %% [markdown]
 # Four things can be read off.
 #
-# - By the log-density, the torus, the Klein bottle and the projective plane lie within 0.05 nats,
-#   which one seed cannot settle. Sphere and plane stay 0.2 nats behind, and do no better than a
-#   projected Gaussian with its 35 parameters.
-# - The ELBO ranks them otherwise, and puts the sphere first by a hair. It charges the guide, a
-#   single wrapped normal, for every patch that two places of the surface explain equally well.
+# - By the log-density, the Klein bottle, the projective plane and the torus lie within 0.15 nats,
+#   which one seed cannot settle: over three seeds of `make demo`, trained for longer, the torus
+#   is ahead. Sphere and plane stay 0.1 nats behind the last of them, and do no better than
+#   a projected Gaussian with its 35 parameters.
+# - The ELBO ranks them otherwise, and puts the sphere second. It charges the guide, a single
+#   wrapped normal, for every patch that two places of the surface explain equally well.
 # - The plane is best of all surfaces on the training photographs, and last on new ones.
 # - A mixture of 32 spikes, with far fewer parameters, beats all surfaces by 0.4 nats, and one of
-#   128 by 0.9. These patches crowd at a few directions more than they spread over any surface.
-#   A latent surface describes how patches vary; it is not the best density for them.
+#   128 by more than 0.8. These patches crowd at a few directions more than they spread over any
+#   surface. A latent surface describes how patches vary; it is not the best density for them.
 #
 # ## What the Klein bottle has learned
 #
@@ -370,7 +371,7 @@ for name in ("Klein bottle", "torus", "sphere"):
 
 # %% [markdown]
 # The surface learned with the Klein bottle is the nearest to the family in both directions,
-# one or two degrees nearer than that of the torus: near, but not the same surface.
+# some degrees nearer than that of the torus: near, but not the same surface.
 
 # %% [markdown]
 # ## The shape of the densest patches
@@ -426,4 +427,4 @@ plt.show()
 # - To compare latent manifolds, change one line: everything else is the same model and guide.
 # - Score them on new photographs, by the importance-weighted bound too, and beside densities
 #   without a surface. On these photographs closed surfaces with loops beat sphere and plane, the
-#   Klein bottle is among them and not ahead of them, and a plain mixture beats them all.
+#   Klein bottle is among them and not clearly ahead, and a plain mixture beats them all.
