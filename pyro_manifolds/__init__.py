@@ -2,7 +2,10 @@
 
 from pyro_manifolds import datasets, distributions, geometry, infer, manifolds, nn, ops
 from pyro_manifolds.distributions import (
+    CircleFilter,
     CoveringPushforward,
+    GaussianFilter,
+    KleinFilter,
     ManifoldUniform,
     PowerSpherical,
     ProjectedNormal,
@@ -14,7 +17,12 @@ from pyro_manifolds.distributions import (
     covering_kl_estimate,
 )
 from pyro_manifolds.infer.autoguide import AutoWrappedNormal
-from pyro_manifolds.infer.reparam import AutoManifoldReparam, CoveringReparam, ManifoldReparam
+from pyro_manifolds.infer.reparam import (
+    AutoManifoldReparam,
+    CoveringReparam,
+    FilterReparam,
+    ManifoldReparam,
+)
 from pyro_manifolds.manifolds import (
     SO3,
     Circle,
@@ -38,12 +46,16 @@ __all__ = [
     "AutoManifoldReparam",
     "AutoWrappedNormal",
     "Circle",
+    "CircleFilter",
     "CoveringPushforward",
     "CoveringReparam",
     "Cylinder",
     "Euclidean",
+    "FilterReparam",
+    "GaussianFilter",
     "Hyperboloid",
     "KleinBottle",
+    "KleinFilter",
     "LensSpace",
     "ManifoldReparam",
     "ManifoldUniform",

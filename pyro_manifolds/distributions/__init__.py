@@ -1,10 +1,15 @@
 """Distributions on manifolds, each with respect to the Riemannian volume."""
 
 from pyro_manifolds.distributions import constraints
+from pyro_manifolds.distributions.circle_filter import CircleFilter
 from pyro_manifolds.distributions.concatenated import Concatenated
 from pyro_manifolds.distributions.covering_pushforward import CoveringPushforward
+from pyro_manifolds.distributions.filter_distribution import FilterDistribution
+from pyro_manifolds.distributions.gaussian_filter import GaussianFilter
 from pyro_manifolds.distributions.hyperbolic_normal import HyperbolicNormal
 from pyro_manifolds.distributions.kl import covering_kl_bound, covering_kl_estimate
+from pyro_manifolds.distributions.klein_filter import KleinFilter
+from pyro_manifolds.distributions.manifold_filter import ManifoldFilter
 from pyro_manifolds.distributions.manifold_mixture import ManifoldMixture
 from pyro_manifolds.distributions.manifold_uniform import ManifoldUniform
 from pyro_manifolds.distributions.normalizing_flow import NormalizingFlow
@@ -17,9 +22,14 @@ from pyro_manifolds.distributions.von_mises_fisher import VonMisesFisher
 from pyro_manifolds.distributions.wrapped_normal import WrappedNormal
 
 __all__ = [
+    "CircleFilter",
     "Concatenated",
     "CoveringPushforward",
+    "FilterDistribution",
+    "GaussianFilter",
     "HyperbolicNormal",
+    "KleinFilter",
+    "ManifoldFilter",
     "ManifoldMixture",
     "ManifoldUniform",
     "NormalizingFlow",

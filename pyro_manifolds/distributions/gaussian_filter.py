@@ -1,0 +1,129 @@
+"""Gaussian distributions of square filters."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from pyro.distributions import constraints
+from torch import Size, Tensor
+from torch.distributions import MultivariateNormal
+from torch.types import _size
+
+from pyro_manifolds.distributions.filter_distribution import FilterDistribution
+
+__all__ = ["GaussianFilter"]
+
+
+class GaussianFilter(FilterDistribution):
+    r"""Normal distribution of zero mean on square filters, whose weights may be correlated.
+
+    The density is with respect to Lebesgue measure on the weights, which count row by row. It is
+    what ``matched_gaussian()`` of :class:`KleinFilter` and :class:`CircleFilter` returns: the
+    control that knows which weights vary together, and not that filters crowd round a surface.
+
+    Args:
+        covariance_matrix: Positive definite, shape ``batch_shape + (k * k, k * k)``.
+        scale_tril: Its lower Cholesky factor; give one of the two.
+        validate_args: Whether to check arguments and values.
+
+    Raises:
+        ValueError: If not exactly one of the two is given, or its shape is wrong.
+
+    Example:
+        >>> d = GaussianFilter(torch.eye(9))
+        >>> d.event_shape, d.log_prob(torch.zeros(3, 3))
+        (torch.Size([3, 3]), tensor(-8.2704))
+    """
+
+    arg_constraints = {
+        "covariance_matrix": constraints.positive_definite,
+        "scale_tril": constraints.lower_cholesky,
+    }
+    has_rsample = True
+
+    def __init__(
+        self,
+        covariance_matrix: Tensor | None = None,
+        *,
+        scale_tril: Tensor | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        matrix = _one_of(covariance_matrix, scale_tril)
+        self.kernel_size = math.isqrt(matrix.shape[-1])
+        self._normal = MultivariateNormal(
+            matrix.new_zeros(matrix.shape[-1]),
+            covariance_matrix=covariance_matrix,
+            scale_tril=scale_tril,
+            validate_args=validate_args,
+        )
+        event_shape = Size((self.kernel_size, self.kernel_size))
+        super().__init__(self._normal.batch_shape, event_shape, validate_args=False)
+        self._validate_args = self._normal._validate_args
+
+    def __repr__(self) -> str:
+        return f"GaussianFilter(kernel_size: {self.kernel_size})"
+
+    @property
+    def scale_tril(self) -> Tensor:
+        """Lower Cholesky factor of the covariance, ``batch_shape + (k * k, k * k)``."""
+        return self._expanded(self._normal.scale_tril)
+
+    @property
+    def covariance_matrix(self) -> Tensor:
+        return self._expanded(self._normal.covariance_matrix)
+
+    def expand(self, batch_shape: _size, _instance: Any = None) -> GaussianFilter:
+        new = self._get_checked_instance(GaussianFilter, _instance)
+        new.kernel_size = self.kernel_size
+        torch.empty(self._normal.batch_shape).expand(batch_shape)  # refuses what cannot be
+        new._normal = self._normal  # not expanded: one factor serves every row
+        super(FilterDistribution, new).__init__(
+            Size(batch_shape), self.event_shape, validate_args=False
+        )
+        new._validate_args = self._validate_args
+        return new
+
+    def rescale(self, factor: Tensor | float) -> GaussianFilter:
+        factor = torch.as_tensor(factor).to(self._normal.scale_tril)[..., None, None]
+        return GaussianFilter(scale_tril=factor * self.scale_tril, validate_args=False)
+
+    def rsample(self, sample_shape: _size = torch.Size()) -> Tensor:
+        shape = self._extended_shape(sample_shape)[:-2]
+        noise = self._normal.scale_tril.new_empty(shape + (self.kernel_size**2, 1)).normal_()
+        return (self._normal.scale_tril @ noise).reshape(shape + self.event_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        return self._normal.log_prob(value.flatten(-2)).expand(
+            torch.broadcast_shapes(value.shape[:-2], self.batch_shape)
+        )
+
+    def entropy(self) -> Tensor:
+        return self._normal.entropy().expand(self.batch_shape)
+
+    def _expanded(self, matrix: Tensor) -> Tensor:
+        return matrix.expand(self.batch_shape + matrix.shape[-2:])
+
+
+def _one_of(covariance_matrix: Tensor | None, scale_tril: Tensor | None) -> Tensor:
+    if (covariance_matrix is None) == (scale_tril is None):
+        given = "neither" if scale_tril is None else "both"
+        raise ValueError(
+            f"GaussianFilter: expected one of covariance_matrix and scale_tril, got {given}"
+        )
+    name, matrix = (
+        ("scale_tril", scale_tril)
+        if covariance_matrix is None
+        else ("covariance_matrix", covariance_matrix)
+    )
+    assert matrix is not None
+    side = math.isqrt(matrix.shape[-1]) if matrix.dim() else 0
+    if matrix.shape[-2:] != (side**2,) * 2 or not side:
+        raise ValueError(
+            f"GaussianFilter: expected {name} of shape (..., k * k, k * k), "
+            f"got {tuple(matrix.shape)}"
+        )
+    return matrix
