@@ -10,8 +10,11 @@ import pytest
 import torch
 
 from pyro_manifolds.distributions import (
+    CircleFilter,
     Concatenated,
     CoveringPushforward,
+    GaussianFilter,
+    KleinFilter,
     ManifoldUniform,
     PowerSpherical,
     ProjectedNormal,
@@ -42,6 +45,7 @@ from pyro_manifolds.testing import (
     Case,
     CoveringCase,
     ManifoldCase,
+    RealArrays,
     circle_rule,
     gauss_rule,
     glide_rule,
@@ -328,6 +332,31 @@ def hyperbolic(manifold, loc, scale, other, reach, size=64, **more):
         **scaled(),
     }
     return Case(manifold=manifold, **(fields | more))
+
+
+def klein_filter(amplitude, noise, loc=None, scale=None, validate_args=None, **options):
+    """Filters with a given number of nodes, as transformations of functions need it."""
+    density = (
+        None if loc is None else WrappedNormal(KLEIN, loc, scale, validate_args=validate_args)
+    )
+    options = {"num_nodes": 24, "validate_args": validate_args, **options}
+    return KleinFilter(3, amplitude, noise, density, **options)
+
+
+def circle_filter(amplitude, noise, validate_args=None):
+    return CircleFilter(3, amplitude, noise, num_nodes=24, validate_args=validate_args)
+
+
+def gaussian_filter(scale, validate_args=None):
+    """Filters whose weights are scaled and correlated."""
+    shape = torch.full((9, 9), 0.3, dtype=scale.dtype).tril(-1) + torch.eye(9, dtype=scale.dtype)
+    return GaussianFilter(scale_tril=scale.unsqueeze(-1) * shape, validate_args=validate_args)
+
+
+def filters(build, params, other, **more):
+    """Row of a distribution of filters."""
+    fields = {"extremes": {"noise": (1e-6, 1.0, 1e6)}, "invalid": ({"noise": -1.0},)}
+    return Case(build, params, RealArrays(3, 3), other=other, **(fields | more))
 
 
 CIRCLE, TORUS, KLEIN = Circle(), Torus(2), KleinBottle()
@@ -673,6 +702,22 @@ CASES = {
         extremes={"scale": ALL_SCALES}, invalid=({"scale": -1.0},),
         kl=lambda dtype: concatenated(torch.zeros(3, dtype=dtype), torch.ones(3, dtype=dtype)),
         wrong={"scale": 1.15},
+    ),
+    "klein-filter": filters(
+        klein_filter, {"amplitude": 2.0, "noise": 1.0}, {"amplitude": 3.0, "noise": 1.2},
+        invalid=({"noise": -1.0}, {"amplitude": 0.0}),
+    ),
+    "klein-filter-density": filters(
+        klein_filter, {"amplitude": 1.0, "noise": 0.5, "loc": (1.0, -0.5), "scale": (0.6, 0.9)},
+        {"noise": 0.8, "loc": (2.5, 1.0)}, invalid=({"scale": -1.0},),
+    ),
+    "klein-filter-unit": filters(
+        partial(klein_filter, unit=True), {"amplitude": 1.0, "noise": 0.5}, {"noise": 0.8}
+    ),
+    "circle-filter": filters(circle_filter, {"amplitude": 2.0, "noise": 1.0}, {"noise": 1.2}),
+    "gaussian-filter": filters(
+        gaussian_filter, {"scale": (0.7, 1.0, 1.5) * 3}, {"scale": (1.0,) * 9},
+        extremes={"scale": (1e-3, 1.0, 1e3)}, invalid=({"scale": -1.0},),
     ),
     **{
         f"uniform-{name}": Case(

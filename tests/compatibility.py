@@ -48,6 +48,9 @@ ROWS = {
     "flow-klein": "`CoveringPushforward` on `KleinBottle()` of a flow",
     "flow-band": "`CoveringPushforward` on `MoebiusBand(1.0)` of a flow",
     "tangent-sphere": "the base `TangentNormal` on `Sphere(2)`",
+    "klein-filter": "`KleinFilter` on `R^(3 x 3)`, filters of 3 by 3",
+    "circle-filter": "`CircleFilter` on `R^(3 x 3)`",
+    "gaussian-filter": "`GaussianFilter` on `R^(3 x 3)`",
     "concatenated": "the base `Concatenated` on `Euclidean(3)`",
 }
 

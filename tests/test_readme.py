@@ -10,13 +10,26 @@ import pyro_manifolds
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
-def test_the_model_runs_and_finds_the_latent_points():
-    (source,) = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+def run(number):
+    """Run one of the examples, and return what it defines."""
     names: dict = {}
-    exec(source, names)
+    exec(re.findall(r"```python\n(.*?)```", README, flags=re.S)[number], names)
+    return names
+
+
+def test_the_model_runs_and_finds_the_latent_points():
+    names = run(0)
     distance = names["klein"].dist(names["guide"].median()["z"], names["truth"])
     assert torch.isfinite(torch.tensor(names["losses"])).all()
     assert distance.median() < 0.1
+
+
+def test_the_bayesian_net_learns_and_predicts():
+    names = run(1)
+    losses, prediction = names["losses"], names["prediction"]
+    assert sum(losses[-5:]) < sum(losses[:5])
+    assert torch.allclose(prediction.probs.sum(-1), torch.ones(40), atol=1e-5)
+    assert (prediction.total >= prediction.aleatoric).all()
 
 
 def test_the_tables_name_public_classes():

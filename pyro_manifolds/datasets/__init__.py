@@ -1,6 +1,7 @@
-"""Data whose topology is known: generated images, digits, patches of bundled photographs."""
+"""Data whose topology is known, and images to train on; nothing is downloaded."""
 
 from pyro_manifolds.datasets.digits import Digits, mnist_digits, rotate_images
+from pyro_manifolds.datasets.fashion import fashion_mnist
 from pyro_manifolds.datasets.klein_circles import (
     KleinCircles,
     KleinCirclesSplit,
@@ -8,16 +9,19 @@ from pyro_manifolds.datasets.klein_circles import (
     klein_circles,
     split_klein_circles,
 )
+from pyro_manifolds.datasets.patch_coordinates import (
+    d_norm,
+    dct_basis,
+    patch_to_sphere,
+    sphere_to_patch,
+)
 from pyro_manifolds.datasets.patches import (
     TEST_PHOTOGRAPHS,
     TRAIN_PHOTOGRAPHS,
-    d_norm,
-    dct_basis,
     extract_patches,
+    normalized_patches,
     patch_sphere,
-    patch_to_sphere,
     photographs,
-    sphere_to_patch,
 )
 
 __all__ = [
@@ -29,9 +33,11 @@ __all__ = [
     "d_norm",
     "dct_basis",
     "extract_patches",
+    "fashion_mnist",
     "klein_circle",
     "klein_circles",
     "mnist_digits",
+    "normalized_patches",
     "patch_sphere",
     "patch_to_sphere",
     "photographs",

@@ -1,21 +1,22 @@
-"""High-contrast patches of 3 by 3 pixels: points of a 7-sphere that crowd round a Klein bottle."""
+"""High-contrast patches of photographs: points of a sphere that crowd round a Klein bottle."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pyro_manifolds.datasets.patch_coordinates import d_norm, patch_to_sphere
+from pyro_manifolds.ops.filters import check_kernel_size
+
 __all__ = [
     "TEST_PHOTOGRAPHS",
     "TRAIN_PHOTOGRAPHS",
-    "d_norm",
-    "dct_basis",
     "extract_patches",
+    "normalized_patches",
     "patch_sphere",
-    "patch_to_sphere",
     "photographs",
-    "sphere_to_patch",
 ]
 
 # Patches of one photograph overlap and share its light, lens and subject: a split by patch leaks.
@@ -24,18 +25,6 @@ __all__ = [
 # view of the stereo pair, and the moon, whose contrast is a few grey levels.
 TRAIN_PHOTOGRAPHS = ("astronaut", "brick", "camera", "chelsea", "coins", "grass", "rocket")
 TEST_PHOTOGRAPHS = ("coffee", "gravel", "motorcycle")
-
-# Lee, Pedersen and Mumford's e1 ... e8 before scaling, row by row.
-_COSINES = (
-    (1, 0, -1, 1, 0, -1, 1, 0, -1),
-    (1, 1, 1, 0, 0, 0, -1, -1, -1),
-    (1, -2, 1, 1, -2, 1, 1, -2, 1),
-    (1, 1, 1, -2, -2, -2, 1, 1, 1),
-    (1, 0, -1, 0, 0, 0, -1, 0, 1),
-    (1, 0, -1, -2, 0, 2, 1, 0, -1),
-    (1, -2, 1, 0, 0, 0, -1, 2, -1),
-    (1, -2, 1, -2, 4, -2, 1, -2, 1),
-)
 
 
 def photographs(names: Iterable[str] | None = None) -> dict[str, Tensor]:
@@ -61,67 +50,25 @@ def photographs(names: Iterable[str] | None = None) -> dict[str, Tensor]:
     return {name: _grey(_bundled(name)) for name in names}
 
 
-def dct_basis() -> Tensor:
-    r"""Discrete cosines that are orthonormal for the D-norm.
-
-    The columns :math:`e_1, \dots, e_8` are the non-constant eigenvectors of :math:`D`, in the
-    order and with the signs of the papers named in :func:`patch_sphere`, scaled to
-    :math:`e_i^\top D e_j = \delta_{ij}`.
-
-    Returns:
-        Shape ``(9, 8)``, float64; rows are pixels, row by row.
-
-    Example:
-        >>> dct_basis()[:3, 0]
-        tensor([ 0.4082,  0.0000, -0.4082], dtype=torch.float64)
-    """
-    cosines = torch.tensor(_COSINES, dtype=torch.float64)
-    return (cosines / d_norm(cosines.unflatten(-1, (3, 3))).unsqueeze(-1)).mT
-
-
-def d_norm(patches: Tensor) -> Tensor:
-    r"""Contrast of a patch: root of the summed squared differences of neighbouring pixels.
-
-    This is :math:`\|x\|_D = \sqrt{x^\top D x}` with :math:`D` the Laplacian of the grid graph in
-    which each pixel has up to four neighbours. It ignores the mean and is zero on flat patches
-    only.
-
-    Args:
-        patches: Shape ``batch + (height, width)``.
-
-    Returns:
-        Shape ``batch``.
-
-    Raises:
-        ValueError: If there are fewer than two dimensions.
-
-    Example:
-        >>> d_norm(torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
-        tensor(1.4142)
-    """
-    if patches.dim() < 2:
-        raise ValueError(f"d_norm: expected patches of shape (..., h, w), got {_shape(patches)}")
-    across, down = patches.diff(dim=-1), patches.diff(dim=-2)
-    return (across.square().sum((-1, -2)) + down.square().sum((-1, -2))).sqrt()
-
-
 def extract_patches(
     image: Tensor,
     num_patches: int | None = None,
     *,
+    kernel_size: int = 3,
     top: float = 0.2,
     offset: float = 8.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Cut the patches of highest contrast out of one grey photograph.
 
-    The logarithm of ``image + offset`` is cut into all overlapping 3 by 3 patches; the fraction
+    The logarithm of ``image + offset`` is cut into all overlapping patches; the fraction
     ``top`` of largest :func:`d_norm` is kept; the mean is subtracted; the D-norm is divided out.
     Flat patches have no direction and never count.
 
     Args:
         image: Grey levels, shape ``(height, width)``.
         num_patches: How many to draw without replacement; all that are kept, by default.
+        kernel_size: Pixels along each side of a patch, odd and at least 3.
         top: Fraction to keep, in (0, 1].
         offset: Added before the logarithm, in units of ``image``. With an offset of one level in
             256, 13 % of the patches kept from the photograph ``"astronaut"`` span under four
@@ -129,8 +76,8 @@ def extract_patches(
         generator: Source of the draw; needed with ``num_patches``.
 
     Returns:
-        Patches of zero mean and unit D-norm, shape ``(n, 3, 3)``, in the dtype of ``image``; from
-        the strongest contrast down unless drawn.
+        Patches of zero mean and unit D-norm, shape ``(n, kernel_size, kernel_size)``, in the dtype
+        of ``image``; from the strongest contrast down unless drawn.
 
     Raises:
         ValueError: If an argument is out of range, or more patches are asked for than are kept.
@@ -140,14 +87,11 @@ def extract_patches(
         >>> extract_patches(image, top=0.5).shape
         torch.Size([3, 3, 3])
     """
-    _check_extract(image, top, offset)
-    patches = (image + offset).log().unfold(0, 3, 1).unfold(1, 3, 1).flatten(0, 1)
-    norms, index = d_norm(patches).topk(max(1, int(top * len(patches))))
-    norms, index = norms[norms > 0], index[norms > 0]
-    if num_patches is not None:
-        chosen = _draw(len(index), num_patches, generator)
-        norms, index = norms[chosen], index[chosen]
-    patches = patches[index]
+    check_kernel_size("extract_patches", kernel_size)
+    _check_extract(image, kernel_size, top, offset)
+    windows = _windows((image + offset).log(), kernel_size)
+    norms, index = _strongest(windows, num_patches, top, generator)
+    patches = _take(windows, index)
     return (patches - patches.mean((-1, -2), keepdim=True)) / norms[:, None, None]
 
 
@@ -156,14 +100,16 @@ def patch_sphere(
     num_patches: int,
     *,
     seed: int,
+    kernel_size: int = 3,
     top: float = 0.2,
     offset: float = 8.0,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Sample high-contrast patches of photographs as points of the 7-sphere.
+    """Sample high-contrast patches of photographs as points of a sphere.
 
-    Every photograph gives the same number of patches, up to one. The order is random, so any
-    prefix is a sample too.
+    Patches of 3 by 3 pixels are points of the 7-sphere, those of k by k of the one of dimension
+    :math:`k^2 - 2`. Every photograph gives the same number of patches, up to one. The order is
+    random, so any prefix is a sample too.
 
     References:
         | The Nonlinear Statistics of High-Contrast Patches in Natural Images
@@ -178,12 +124,14 @@ def patch_sphere(
             :data:`TEST_PHOTOGRAPHS`: patches of one photograph overlap.
         num_patches: In all, at least one a photograph.
         seed: Seed of the draw; the global generator is left alone.
+        kernel_size: Pixels along each side of a patch, odd and at least 3.
         top: As in :func:`extract_patches`, within each photograph.
         offset: As in :func:`extract_patches`.
         dtype: Of the result; the default dtype of torch if left out.
 
     Returns:
-        Coordinates in :func:`dct_basis`, of unit length, shape ``(num_patches, 8)``.
+        Coordinates in :func:`dct_basis`, of unit length, shape
+        ``(num_patches, kernel_size**2 - 1)``.
 
     Raises:
         ValueError: If a name is not known, or the photographs do not hold enough patches.
@@ -194,72 +142,134 @@ def patch_sphere(
         >>> x.shape, torch.allclose(x.norm(dim=-1), torch.ones(1000))
         (torch.Size([1000, 8]), True)
     """
-    names = _known("patch_sphere", names)
+    cut = partial(extract_patches, kernel_size=kernel_size, top=top, offset=offset)
+    points = patch_to_sphere(_from_each("patch_sphere", names, num_patches, seed, cut))
+    return points.to(dtype or torch.get_default_dtype())
+
+
+def normalized_patches(
+    names: Iterable[str] | None,
+    num_patches: int,
+    *,
+    seed: int,
+    kernel_size: int = 3,
+    window: int | None = None,
+    top: float = 0.2,
+    offset: float = 8.0,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    r"""Sample high-contrast patches of photographs as filters, relative to their surroundings.
+
+    Of the logarithm of ``image + offset`` in a patch, the mean over a window round it is
+    subtracted, and the standard deviation over the window is divided out. So the weights of a
+    patch have a density: their mean and their length vary, but lighting and local contrast hardly
+    count. This is what :func:`~pyro_manifolds.nn.fit_filter_prior` is fitted to. Patches
+    are chosen as in :func:`patch_sphere`.
+
+    References:
+        | Natural image statistics and divisive normalization (Wainwright, Schwartz and Simoncelli,
+          2002)
+
+    Args:
+        names: As in :func:`photographs`.
+        num_patches: In all, at least one a photograph.
+        seed: Seed of the draw; the global generator is left alone.
+        kernel_size: Pixels along each side of a patch, odd and at least 3.
+        window: Pixels along each side of the window, odd and at least ``kernel_size``;
+            ``2 * kernel_size + 1`` by default.
+        top: Fraction of highest contrast to draw from, in (0, 1].
+        offset: Added before the logarithm, in grey levels of 256.
+        dtype: Of the result; the default dtype of torch if left out.
+
+    Returns:
+        Shape ``(num_patches, kernel_size, kernel_size)``.
+
+    Raises:
+        ValueError: If an argument is out of range or a name is not known, or the photographs do
+            not hold enough patches.
+        ImportError: If scikit-image is missing.
+
+    Example:
+        >>> w = normalized_patches(TRAIN_PHOTOGRAPHS, 1000, seed=0, kernel_size=5)
+        >>> w.shape, bool(w.mean().abs() < 0.1)
+        (torch.Size([1000, 5, 5]), True)
+    """
+    check_kernel_size("normalized_patches", kernel_size)
+    window = 2 * kernel_size + 1 if window is None else window
+    if window % 2 == 0 or window < kernel_size:
+        raise ValueError(
+            f"normalized_patches: expected an odd window of at least {kernel_size}, got {window}"
+        )
+    cut = partial(
+        _relative_patches, kernel_size=kernel_size, window=window, top=top, offset=offset
+    )
+    patches = _from_each("normalized_patches", names, num_patches, seed, cut)
+    return patches.to(dtype or torch.get_default_dtype())
+
+
+def _relative_patches(
+    image: Tensor,
+    num_patches: int,
+    *,
+    kernel_size: int,
+    window: int,
+    top: float,
+    offset: float,
+    generator: torch.Generator,
+) -> Tensor:
+    _check_extract(image, window, top, offset, "normalized_patches")
+    log = (image + offset).log()
+    margin = (window - kernel_size) // 2
+    inner = log[margin : len(log) - margin, margin : log.shape[1] - margin]
+    windows = _windows(inner, kernel_size)
+    _, index = _strongest(windows, num_patches, top, generator)
+    surroundings = _take(_windows(log, window), index).flatten(1)
+    mean, deviation = surroundings.mean(1), surroundings.std(1, correction=0)
+    return (_take(windows, index) - mean[:, None, None]) / deviation[:, None, None]
+
+
+def _from_each(
+    caller: str,
+    names: Iterable[str] | None,
+    num_patches: int,
+    seed: int,
+    cut: Callable[..., Tensor],
+) -> Tensor:
+    """Cut equal shares of patches, up to one, out of photographs, and shuffle them."""
+    names = _known(caller, names)
     if num_patches < len(names):
         raise ValueError(
-            f"patch_sphere: expected num_patches >= {len(names)}, one a photograph, "
-            f"got {num_patches}"
+            f"{caller}: expected num_patches >= {len(names)}, one a photograph, got {num_patches}"
         )
     generator = torch.Generator().manual_seed(seed)
     share, rest = divmod(num_patches, len(names))
     parts = [
-        extract_patches(image, share + (i < rest), top=top, offset=offset, generator=generator)
+        cut(image, share + (i < rest), generator=generator)
         for i, image in enumerate(photographs(names).values())
     ]
-    points = patch_to_sphere(torch.cat(parts))
-    order = torch.randperm(num_patches, generator=generator)
-    return points[order].to(dtype or torch.get_default_dtype())
+    return torch.cat(parts)[torch.randperm(num_patches, generator=generator)]
 
 
-def patch_to_sphere(patches: Tensor) -> Tensor:
-    """Direction of a patch: its unit vector of coordinates in :func:`dct_basis`.
-
-    Args:
-        patches: Shape ``batch + (3, 3)``; mean and contrast do not matter.
-
-    Returns:
-        Shape ``batch + (8,)``.
-
-    Raises:
-        ValueError: If the shape is wrong, or a patch is flat and has no direction.
-
-    Example:
-        >>> patch_to_sphere(torch.tensor([[3.0, 2.0, 1.0]]).expand(3, 3)).round(decimals=3)[:2]
-        tensor([1., 0.])
-    """
-    if patches.shape[-2:] != (3, 3):
-        raise ValueError(
-            f"patch_to_sphere: expected patches of shape (..., 3, 3), got {_shape(patches)}"
-        )
-    if not (d_norm(patches) > 0).all():
-        raise ValueError("patch_to_sphere: expected patches with contrast, got a flat one or nan")
-    basis = dct_basis()
-    dual = (basis / basis.square().sum(0)).to(patches)  # columns are orthogonal, of any length
-    return torch.nn.functional.normalize(patches.flatten(-2) @ dual, dim=-1, eps=0.0)
+def _windows(image: Tensor, size: int) -> Tensor:
+    """Return a view of all patches of an image, by the row and column where they start."""
+    return image.unfold(0, size, 1).unfold(1, size, 1)
 
 
-def sphere_to_patch(x: Tensor) -> Tensor:
-    """Patch of zero mean with given coordinates in :func:`dct_basis`.
+def _take(windows: Tensor, index: Tensor) -> Tensor:
+    return windows[index // windows.shape[1], index % windows.shape[1]]
 
-    Args:
-        x: Shape ``batch + (8,)``. On the unit sphere this is the inverse of
-            :func:`patch_to_sphere`, and the patch has unit D-norm.
 
-    Returns:
-        Shape ``batch + (3, 3)``.
-
-    Raises:
-        ValueError: If the last dimension is not 8.
-
-    Example:
-        >>> sphere_to_patch(torch.eye(8)[1])
-        tensor([[ 0.4082,  0.4082,  0.4082],
-                [ 0.0000,  0.0000,  0.0000],
-                [-0.4082, -0.4082, -0.4082]])
-    """
-    if x.shape[-1:] != (8,):
-        raise ValueError(f"sphere_to_patch: expected x of shape (..., 8), got {_shape(x)}")
-    return (x @ dct_basis().to(x).mT).unflatten(-1, (3, 3))
+def _strongest(
+    windows: Tensor, num_patches: int | None, top: float, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """Return contrasts and places of the patches of highest contrast, or a draw from them."""
+    norms = torch.cat([d_norm(rows) for rows in windows.split(16)]).flatten()  # to fit in caches
+    norms, index = norms.topk(max(1, int(top * len(norms))))
+    norms, index = norms[norms > 0], index[norms > 0]
+    if num_patches is None:
+        return norms, index
+    chosen = _draw(len(index), num_patches, generator)
+    return norms[chosen], index[chosen]
 
 
 def _known(caller: str, names: Iterable[str] | None) -> tuple[str, ...]:
@@ -293,17 +303,19 @@ def _grey(pixels: Any) -> Tensor:
     return image @ image.new_tensor([0.2125, 0.7154, 0.0721])  # luminance as Rec. 709 weighs it
 
 
-def _check_extract(image: Tensor, top: float, offset: float) -> None:
-    if image.dim() != 2 or min(image.shape) < 3 or not image.is_floating_point():
+def _check_extract(
+    image: Tensor, size: int, top: float, offset: float, caller: str = "extract_patches"
+) -> None:
+    if image.dim() != 2 or min(image.shape) < size or not image.is_floating_point():
         raise ValueError(
-            "extract_patches: expected a floating-point image of shape (height, width), each "
-            f"at least 3, got {_shape(image)} of {image.dtype}"
+            f"{caller}: expected a floating-point image of shape (height, width), each "
+            f"at least {size}, got {tuple(image.shape)} of {image.dtype}"
         )
     if not 0 < top <= 1:
-        raise ValueError(f"extract_patches: expected top in (0, 1], got {top}")
+        raise ValueError(f"{caller}: expected top in (0, 1], got {top}")
     if not (image + offset > 0).all():
         raise ValueError(
-            "extract_patches: expected image + offset > 0, got a smallest value of "
+            f"{caller}: expected image + offset > 0, got a smallest value of "
             f"{float(image.min()) + offset}; raise the offset"
         )
 
@@ -317,7 +329,3 @@ def _draw(available: int, num_patches: int, generator: torch.Generator | None) -
             f"got {num_patches}; raise top or ask for fewer"
         )
     return torch.randperm(available, generator=generator)[:num_patches]
-
-
-def _shape(tensor: Tensor) -> tuple[int, ...]:
-    return tuple(tensor.shape)

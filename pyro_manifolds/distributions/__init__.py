@@ -12,6 +12,7 @@ from pyro_manifolds.distributions.klein_filter import KleinFilter
 from pyro_manifolds.distributions.manifold_filter import ManifoldFilter
 from pyro_manifolds.distributions.manifold_mixture import ManifoldMixture
 from pyro_manifolds.distributions.manifold_uniform import ManifoldUniform
+from pyro_manifolds.distributions.mixture_filter import MixtureFilter
 from pyro_manifolds.distributions.normalizing_flow import NormalizingFlow
 from pyro_manifolds.distributions.power_spherical import PowerSpherical
 from pyro_manifolds.distributions.projected_normal import ProjectedNormal
@@ -32,6 +33,7 @@ __all__ = [
     "ManifoldFilter",
     "ManifoldMixture",
     "ManifoldUniform",
+    "MixtureFilter",
     "NormalizingFlow",
     "PowerSpherical",
     "ProjectedNormal",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyro_manifolds.distributions.manifold_filter import ManifoldFilter
 from pyro_manifolds.manifolds import Circle
-from pyro_manifolds.ops.filters import circle_filters, unit_filters
+from pyro_manifolds.ops.filters import circle_coordinates, klein_basis
 
 __all__ = ["CircleFilter"]
 
@@ -33,11 +33,14 @@ class CircleFilter(ManifoldFilter):
 
     manifold = Circle()
 
-    def family(self, points: Tensor) -> Tensor:
-        filters = circle_filters(points, self.kernel_size)
-        return unit_filters(filters) if self.unit else filters
+    _needed = {False: ((6, 11.5),), True: ((6, 11.5),)}
+    _coordinates = staticmethod(circle_coordinates)
 
-    def _half(self, number: int) -> tuple[Tensor, Tensor]:
-        steps = torch.arange(number, dtype=self.noise.dtype, device=self.noise.device)
-        angles = steps * (math.pi / number)
+    def _basis(self) -> Tensor:
+        return klein_basis(self.kernel_size, self.noise)[:2]
+
+    @staticmethod
+    def _half(like: Tensor, *counts: int) -> tuple[Tensor, Tensor]:
+        (count,) = counts
+        angles = torch.arange(count, dtype=like.dtype, device=like.device) * (math.pi / count)
         return angles, angles + math.pi

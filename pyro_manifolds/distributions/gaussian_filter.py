@@ -86,7 +86,7 @@ class GaussianFilter(FilterDistribution):
         return new
 
     def rescale(self, factor: Tensor | float) -> GaussianFilter:
-        factor = torch.as_tensor(factor).to(self._normal.scale_tril)[..., None, None]
+        factor = torch.as_tensor(factor).to(self._normal.scale_tril).abs()[..., None, None]
         return GaussianFilter(scale_tril=factor * self.scale_tril, validate_args=False)
 
     def rsample(self, sample_shape: _size = torch.Size()) -> Tensor:

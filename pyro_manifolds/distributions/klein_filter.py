@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyro_manifolds.distributions.manifold_filter import ManifoldFilter
 from pyro_manifolds.manifolds import KleinBottle
-from pyro_manifolds.ops.filters import klein_filters, unit_filters
+from pyro_manifolds.ops.filters import klein_basis, klein_coordinates
 
 __all__ = ["KleinFilter"]
 
@@ -48,9 +48,9 @@ klein_filters`. Given :math:`z` it is normal with covariance :math:`\tau^2 F F^\
         noise: Standard deviation :math:`\sigma` of each weight round :math:`a F(z)`, positive.
         density: Distribution of the points on ``KleinBottle()``, uniform by default: a wrapped
             normal, a :class:`ManifoldMixture`, a flow. Its weights at the nodes are scaled to the
-            sum one, so one narrower than their spacing needs a larger ``num_nodes``.
+            sum one; one of standard deviation s needs ``num_nodes`` of at least 6 / s.
         unit: Whether ``unit_filters`` of the filters are meant, of mean zero and norm one; else
-            integrals over pixels, with norms of about :math:`2.3 / k`.
+            integrals over pixels, with norms of about :math:`2.3 / k` (edges) to :math:`3.3 / k`.
         noise_tril: Lower triangular :math:`L`, shape ``(k * k, k * k)``, for noise of covariance
             :math:`\sigma^2 L L^\top`.
         num_nodes: Nodes along each of the two angles, even. The default suffices for an error
@@ -71,12 +71,21 @@ klein_filters`. Given :math:`z` it is normal with covariance :math:`\tau^2 F F^\
 
     manifold = KleinBottle()
 
-    def family(self, points: Tensor) -> Tensor:
-        filters = klein_filters(points, self.kernel_size)
-        return unit_filters(filters) if self.unit else filters
+    _needed = {False: ((8, 16), (6, 5.5)), True: ((24, 21), (8, 8))}
+    _coordinates = staticmethod(klein_coordinates)
 
-    def _half(self, number: int) -> tuple[Tensor, Tensor]:
-        steps = torch.arange(number, dtype=self.noise.dtype, device=self.noise.device)
-        steps = steps * (math.pi / number)
-        points = torch.cartesian_prod(steps, 2 * steps[: number // 2])
+    def _basis(self) -> Tensor:
+        return klein_basis(self.kernel_size, self.noise)
+
+    @staticmethod
+    def _half(like: Tensor, *counts: int) -> tuple[Tensor, Tensor]:
+        first, second = (
+            torch.arange(count, dtype=like.dtype, device=like.device) * (math.pi / count)
+            for count in counts
+        )
+        # Every other row is shifted by half a step: as exact as a quarter more nodes without.
+        # The first count is even, so that rows meet others shifted likewise after a half-turn.
+        shift = math.pi / counts[1] * (torch.arange(counts[0], device=like.device) % 2) / 2
+        t1 = first.unsqueeze(-1).expand(counts)
+        points = torch.stack([t1, second + shift.to(like.dtype).unsqueeze(-1)], -1).flatten(0, 1)
         return points, points + points.new_tensor([0.0, math.pi])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import copy
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from pyro.distributions import (
@@ -26,36 +26,28 @@ from pyro_manifolds.distributions.filter_distribution import FilterDistribution
 from pyro_manifolds.distributions.gaussian_filter import GaussianFilter
 from pyro_manifolds.distributions.manifold_uniform import ManifoldUniform
 from pyro_manifolds.manifolds import Manifold
-from pyro_manifolds.ops.filters import check_kernel_size
-from pyro_manifolds.ops.square_mixtures import log_square_mixture
+from pyro_manifolds.ops.filters import check_kernel_size, unit_filters
+from pyro_manifolds.ops.square_mixtures import SquareMixture
 
 __all__ = ["ManifoldFilter"]
 
 _MAX_NODES = 512
-# Nodes along an angle for an error of 1e-8 on draws: found by doubling, for sides 3, 5 and 7 and
-# amplitudes of a filter from half the noise to eight times as much. Errors fall like those of a
-# Gaussian peak, as exp(-c n^2), which tells how many float32 needs for 1e-6.
-_FIRST_NODES = {False: 12, True: 24}  # by whether filters are scaled to one norm
-_NODES_PER_RATIO = {False: 18, True: 25}
-_FEWER_IN_FLOAT32 = math.sqrt(math.log(1e-6) / math.log(1e-8))
-
-
-class _Nodes(NamedTuple):
-    """Quadrature over the manifold, half of which stands for the other half too."""
-
-    filters: Tensor  # [n, k * k]
-    whitened: Tensor  # the same in coordinates in which the noise is white
-    log_weights: Tensor  # density.batch_shape + (n,), of sum one
+_FEWER_IN_FLOAT32 = 0.8  # for 1e-6 in place of 1e-8, measured likewise
 
 
 class ManifoldFilter(FilterDistribution):
     r"""Base of :class:`KleinFilter` and :class:`CircleFilter`, where it is told what this is.
 
-    A subclass names its ``manifold`` and tells :meth:`family` and the nodes of a quadrature.
+    A subclass names its ``manifold``, and tells of which filters those of points are linear
+    combinations, and the nodes of a quadrature.
     """
 
     arg_constraints = {"amplitude": constraints.positive, "noise": constraints.positive}
     manifold: Manifold
+    # For each angle: nodes for an error of 1e-8 on draws at amplitude zero, and more by the ratio
+    # of the amplitude of a filter to the noise; by whether filters are scaled to one norm. Found
+    # by counting up, for sides 3, 5 and 7 and ratios from 0.3 to 8.
+    _needed: dict[bool, tuple[tuple[float, float], ...]]
 
     def __init__(
         self,
@@ -73,8 +65,16 @@ class ManifoldFilter(FilterDistribution):
         check_kernel_size(name, kernel_size)
         self.kernel_size, self.unit = kernel_size, unit
         self.amplitude, self.noise = as_tensors(amplitude, noise)
-        self.noise_tril = _checked_tril(name, noise_tril, kernel_size, self.amplitude)
-        self.density = _checked_density(name, density, self.manifold, self.amplitude)
+        self.noise_tril = None if noise_tril is None else noise_tril.to(self.amplitude)
+        if density is None:
+            density = ManifoldUniform(
+                self.manifold,
+                dtype=self.noise.dtype,
+                device=self.noise.device,
+                validate_args=validate_args,
+            )
+        _check_density(name, density, self.manifold)
+        self.density = density
         super().__init__(
             torch.broadcast_shapes(
                 self.amplitude.shape, self.noise.shape, self.density.batch_shape
@@ -82,7 +82,15 @@ class ManifoldFilter(FilterDistribution):
             Size((kernel_size, kernel_size)),
             validate_args=validate_args,
         )
-        self._nodes = self._quadrature(self._checked_number(num_nodes))
+        self._check_tril()
+        self._unscaled = self.amplitude, self.noise
+        self._counts = self._checked_counts(num_nodes)
+        self._nodes = self._quadrature(self._counts)
+        # What has no gradient cannot change with the steps of an optimiser, and is found once.
+        self._fixed_log_weights: Tensor | None = None
+        if not self._density_has_gradient():
+            self._fixed_log_weights = self._log_weights()
+        self._fixed_mixture = None if self._has_gradient() else self._mixture()
 
     def __repr__(self) -> str:
         return (
@@ -90,13 +98,25 @@ class ManifoldFilter(FilterDistribution):
             f"amplitude: {self.amplitude}, noise: {self.noise}, density: {self.density})"
         )
 
+    @staticmethod
     @abc.abstractmethod
-    def family(self, points: Tensor) -> Tensor:
-        """Return the filters :math:`F(z)` of points, ``batch + (k, k)``."""
+    def _coordinates(points: Tensor, /) -> Tensor:
+        """Return what the filters of points are in the basis, ``batch + (m,)``."""
 
     @abc.abstractmethod
-    def _half(self, number: int) -> tuple[Tensor, Tensor]:
+    def _basis(self) -> Tensor:
+        """Return filters of which those of points are linear combinations, ``(m, k * k)``."""
+
+    @staticmethod
+    @abc.abstractmethod
+    def _half(like: Tensor, *counts: int) -> tuple[Tensor, Tensor]:
         """Return the nodes of one half of the manifold, and of the other, with filters negated."""
+
+    def family(self, points: Tensor) -> Tensor:
+        """Return the filters :math:`F(z)` of points, ``batch + (k, k)``."""
+        coordinates = self._coordinates(points).to(self.noise.dtype)
+        filters = (coordinates @ self._basis()).unflatten(-1, self.event_shape)
+        return unit_filters(filters) if self.unit else filters
 
     @property
     def has_rsample(self) -> bool:  # type: ignore[override]
@@ -104,9 +124,10 @@ class ManifoldFilter(FilterDistribution):
 
     @property
     def covariance_matrix(self) -> Tensor:
-        filters, _, log_weights = self._nodes
-        second = (filters.mT * log_weights.exp().unsqueeze(-2)) @ filters
-        eye = torch.eye(self.kernel_size**2, dtype=filters.dtype, device=filters.device)
+        coordinates, basis = self._nodes
+        weights = self._log_weights().exp().unsqueeze(-2)
+        second = basis.mT @ ((coordinates.mT * weights) @ coordinates) @ basis
+        eye = torch.eye(self.kernel_size**2, dtype=basis.dtype, device=basis.device)
         noise = eye if self.noise_tril is None else self.noise_tril @ self.noise_tril.mT
         amplitude, sigma = (s[..., None, None] for s in (self.amplitude, self.noise))
         covariance = amplitude.square() * second + sigma.square() * noise
@@ -117,13 +138,13 @@ class ManifoldFilter(FilterDistribution):
         return GaussianFilter(self.covariance_matrix, validate_args=False)
 
     def expand(self, batch_shape: _size, _instance: Any = None) -> Self:
-        new = self._get_checked_instance(ManifoldFilter, _instance or copy.copy(self))
+        new = copy.copy(self)
         torch.empty(self.batch_shape, device="meta").expand(batch_shape)  # refuses what cannot be
         new._batch_shape = Size(batch_shape)  # parameters are not expanded: nodes serve all rows
         return new
 
     def rescale(self, factor: Tensor | float) -> Self:
-        factor = torch.as_tensor(factor, dtype=self.noise.dtype, device=self.noise.device)
+        factor = torch.as_tensor(factor, dtype=self.noise.dtype, device=self.noise.device).abs()
         new = self.expand(torch.broadcast_shapes(self.batch_shape, factor.shape))
         new.amplitude, new.noise = factor * self.amplitude, factor * self.noise
         return new
@@ -138,13 +159,11 @@ class ManifoldFilter(FilterDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        w = self._whiten(value.flatten(-2))
-        size = w.shape[-1]
-        constant = (size - 1) * self.noise.log() + 0.5 * size * math.log(2 * math.pi)
+        white = self._whiten(value.flatten(-2)) / self.noise.unsqueeze(-1)
+        constant = white.shape[-1] * (self.noise.log() + 0.5 * math.log(2 * math.pi))
         if self.noise_tril is not None:
             constant = constant + self.noise_tril.diagonal().log().sum()
-        square = w.square().sum(-1) / self.noise.square()
-        log_prob = self._log_mixed(w) - 0.5 * square - constant
+        log_prob = (self._fixed_mixture or self._mixture())(white) - constant
         return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
 
     def given(self, points: Tensor) -> TorchDistribution:
@@ -175,7 +194,7 @@ class ManifoldFilter(FilterDistribution):
         else:
             coloured = variance.unsqueeze(-1) * (self.noise_tril @ self.noise_tril.mT)
             normal = MultivariateNormal(loc, factor @ factor.mT + coloured)
-        return TransformedDistribution(normal, [ReshapeTransform((size,), self.event_shape)])
+        return TransformedDistribution(normal, [ReshapeTransform(Size([size]), self.event_shape)])
 
     def log_posterior(self, value: Tensor, points: Tensor) -> Tensor:
         """Return the log-density of the points, given the filters.
@@ -194,37 +213,60 @@ class ManifoldFilter(FilterDistribution):
         likelihood = self.given(points).log_prob(value)
         return likelihood + self.density.log_prob(points) - self.log_prob(value)
 
-    def _log_mixed(self, w: Tensor) -> Tensor:
-        """Average what depends on the point over the manifold, for coordinates of white noise."""
-        _, filters, log_weights = self._nodes
-        signal, noise = (s.square().unsqueeze(-1) for s in (self.amplitude, self.noise))
-        total = noise + signal * filters.square().sum(-1)
-        gain = signal / (2 * noise * total)
-        return log_square_mixture(w, filters, gain, log_weights - 0.5 * total.log())
+    def _mixture(self) -> SquareMixture:
+        """Return what the density averages over the manifold, for noise that is standard."""
+        coordinates, basis = self._nodes
+        basis = self._whiten(basis)
+        amplitude, noise = self._unscaled
+        # A ratio, as squares of a small amplitude or noise underflow.
+        power = (amplitude / noise).square().unsqueeze(-1)
+        total = 1 + power * (coordinates @ basis).square().sum(-1)
+        offset = self._log_weights() - 0.5 * total.log()
+        return SquareMixture(coordinates, basis, power / (2 * total), offset)
 
     def _around(self, points: Tensor) -> Tensor:
         filters = self.family(points)
         batch = filters.shape[:-2]
-        amplitude = self.amplitude * torch.randn(batch).to(filters)
+        amplitude = self.amplitude * filters.new_empty(batch).normal_()
         noise = torch.randn_like(filters.flatten(-2))
         if self.noise_tril is not None:
             noise = noise @ self.noise_tril.mT
         noise = noise.reshape(filters.shape)
         return amplitude[..., None, None] * filters + self.noise[..., None, None] * noise
 
-    def _quadrature(self, number: int) -> _Nodes:
-        here, opposite = self._half(number)
-        log_weights = [self._log_density(points) for points in (here, opposite)]
-        filters = self.family(here).flatten(-2)
-        # Of sum one, so that the density of filters is one however narrow that of points.
-        return _Nodes(
-            filters, self._whiten(filters), torch.logaddexp(*log_weights).log_softmax(-1)
+    def _quadrature(self, counts: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Return the filters of half the nodes as coordinates, and the basis."""
+        coordinates = self._coordinates(self._half(self.noise, *counts)[0])
+        basis = self._basis()
+        if not self.unit:
+            return coordinates, basis
+        basis = basis - basis.mean(-1, keepdim=True)
+        return coordinates / (coordinates @ basis).norm(dim=-1, keepdim=True), basis
+
+    def _has_gradient(self) -> bool:
+        scales = (*self._unscaled, self.noise_tril)
+        return self._fixed_log_weights is None or any(
+            scale is not None and scale.requires_grad for scale in scales
         )
+
+    def _density_has_gradient(self) -> bool:
+        if isinstance(self.density, ManifoldUniform):
+            return False
+        some = self._half(self.noise, *(2 for _ in self._counts))[0]
+        with torch.enable_grad():
+            return self._log_density(some).requires_grad
+
+    def _log_weights(self) -> Tensor:
+        """Return weights of the nodes, of sum one however narrow the density, ``batch + (n,)``."""
+        if self._fixed_log_weights is not None:
+            return self._fixed_log_weights
+        halves = [self._log_density(points) for points in self._half(self.noise, *self._counts)]
+        return torch.logaddexp(*halves).log_softmax(-1)
 
     def _log_density(self, points: Tensor) -> Tensor:
         event = points.shape[1:]
         rows = points.reshape(points.shape[:1] + (1,) * len(self.density.batch_shape) + event)
-        return self.density.log_prob(rows).movedim(0, -1)
+        return self.density.log_prob(rows).movedim(0, -1).to(points.dtype)
 
     def _whiten(self, filters: Tensor) -> Tensor:
         """Return the filters, flat, in coordinates in which the noise is white."""
@@ -234,52 +276,43 @@ class ManifoldFilter(FilterDistribution):
         white = torch.linalg.solve_triangular(self.noise_tril, rows.mT, upper=False).mT
         return white.reshape(filters.shape)
 
-    def _checked_number(self, number: int | None) -> int:
-        """Return the number of nodes, by default enough for draws of the distribution."""
-        name = type(self).__name__
+    def _checked_counts(self, number: int | None) -> tuple[int, ...]:
+        """Return the numbers of nodes, by default enough for draws of the distribution."""
+        name, needed = type(self).__name__, self._needed[self.unit]
         if number is not None:
             if number < 4 or number % 2:
                 raise ValueError(f"{name}: expected num_nodes to be even and >= 4, got {number}")
-            return number
-        coarse = self._whiten(self.family(self._half(16)[0]).flatten(-2))
-        ratio = float((self.amplitude / self.noise).detach().max() * coarse.norm(dim=-1).max())
-        first, per_ratio = _FIRST_NODES[self.unit], _NODES_PER_RATIO[self.unit]
-        fewer = 1.0 if coarse.dtype == torch.float64 else _FEWER_IN_FLOAT32
-        needed = 2 * math.ceil(fewer * (first + per_ratio * ratio) / 2)
-        if needed > _MAX_NODES:
+            return (number, number // 2)[: len(needed)]
+        coordinates, basis = self._quadrature((16, 8)[: len(needed)])
+        largest = (coordinates @ self._whiten(basis)).detach().norm(dim=-1).max()
+        ratio = float((self.amplitude / self.noise).detach().max() * largest)
+        fewer = 1.0 if basis.dtype == torch.float64 else _FEWER_IN_FLOAT32
+        wanted = [fewer * (a + b * ratio) / 2 for a, b in needed]
+        if not wanted[0] <= _MAX_NODES / 2:
             raise ValueError(
                 f"{name}: expected filters F of an amplitude of at most "
-                f"{(_MAX_NODES - first) / per_ratio:.0f} times the noise, got {ratio:.3g}; "
-                "raise noise, or give num_nodes"
+                f"{(_MAX_NODES / fewer - needed[0][0]) / needed[0][1]:.0f} times the noise, "
+                f"got {ratio:.3g}; raise noise, or give num_nodes"
             )
-        return needed
+        return tuple(2 * math.ceil(count) for count in wanted)
+
+    def _check_tril(self) -> None:
+        name, size, tril = type(self).__name__, self.kernel_size**2, self.noise_tril
+        if tril is None:
+            return
+        if tril.shape != (size, size):
+            raise ValueError(
+                f"{name}: expected noise_tril of shape {(size, size)}, got {tuple(tril.shape)}"
+            )
+        if self._validate_args and not constraints.lower_cholesky.check(tril):
+            raise ValueError(
+                f"{name}: expected noise_tril to be lower triangular with a positive diagonal"
+            )
 
 
-def _checked_tril(
-    name: str, noise_tril: Tensor | None, kernel_size: int, like: Tensor
-) -> Tensor | None:
-    if noise_tril is None:
-        return None
-    size = kernel_size**2
-    if noise_tril.shape != (size, size):
-        raise ValueError(
-            f"{name}: expected noise_tril of shape {(size, size)}, got {tuple(noise_tril.shape)}"
-        )
-    if not constraints.lower_cholesky.check(noise_tril):
-        raise ValueError(
-            f"{name}: expected noise_tril to be lower triangular with a positive diagonal"
-        )
-    return noise_tril.to(like)
-
-
-def _checked_density(
-    name: str, density: TorchDistribution | None, manifold: Manifold, like: Tensor
-) -> TorchDistribution:
-    if density is None:
-        return ManifoldUniform(manifold, dtype=like.dtype, device=like.device)
+def _check_density(name: str, density: TorchDistribution, manifold: Manifold) -> None:
     if manifold_of(density) != manifold or density.event_shape != manifold.event_shape:
         raise ValueError(
             f"{name}: expected density on {manifold}, with event shape "
             f"{tuple(manifold.event_shape)}, got {density}"
         )
-    return density

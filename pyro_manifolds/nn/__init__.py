@@ -1,11 +1,17 @@
 """Modules that end on a manifold, and features that start from one."""
 
+from pyro_manifolds.nn import bayesian
 from pyro_manifolds.nn.alignment import (
     AlignedHead,
     Alignment,
     align_to_manifold,
     principal_start,
 )
+from pyro_manifolds.nn.deep_filter_prior import DeepFilterPrior
+from pyro_manifolds.nn.deep_prior_guide import DeepPriorGuide
+from pyro_manifolds.nn.deep_prior_training import fit_deep_filter_prior, starting_points
+from pyro_manifolds.nn.filter_fit import fit_filter_prior
+from pyro_manifolds.nn.filter_prior import KleinFilterPrior, KleinMixture
 from pyro_manifolds.nn.flows import CylinderFlow, TorusFlow
 from pyro_manifolds.nn.heads import InvariantFeatures, ManifoldHead, ScaleHead, WrappedNormalHead
 
@@ -13,11 +19,19 @@ __all__ = [
     "AlignedHead",
     "Alignment",
     "CylinderFlow",
+    "DeepFilterPrior",
+    "DeepPriorGuide",
     "InvariantFeatures",
+    "KleinFilterPrior",
+    "KleinMixture",
     "ManifoldHead",
     "ScaleHead",
     "TorusFlow",
     "WrappedNormalHead",
     "align_to_manifold",
+    "bayesian",
+    "fit_deep_filter_prior",
+    "fit_filter_prior",
     "principal_start",
+    "starting_points",
 ]

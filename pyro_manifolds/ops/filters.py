@@ -13,7 +13,10 @@ from pyro_manifolds.ops.angles import parity, wrap
 __all__ = [
     "NearestFilters",
     "check_kernel_size",
+    "circle_coordinates",
     "circle_filters",
+    "klein_basis",
+    "klein_coordinates",
     "klein_filters",
     "nearest_klein_filters",
     "unit_filters",
@@ -61,11 +64,8 @@ def klein_filters(points: Tensor, kernel_size: int) -> Tensor:
         raise ValueError(
             f"klein_filters: expected points of shape (..., 2), got {tuple(points.shape)}"
         )
-    t1, t2 = (t[..., None, None] for t in points.unbind(-1))
-    side, along = _along(t1, kernel_size)
-    # The mean of s squared over a cell is that at its centre and a twelfth of the side squared.
-    curve = 2 * along.square() + (side**2 / 6 - 1)
-    return side**2 * (t2.sin() * along + t2.cos() * curve)
+    basis = klein_basis(kernel_size, points)
+    return (klein_coordinates(points) @ basis).unflatten(-1, (kernel_size, kernel_size))
 
 
 def circle_filters(angles: Tensor, kernel_size: int) -> Tensor:
@@ -86,8 +86,65 @@ def circle_filters(angles: Tensor, kernel_size: int) -> Tensor:
         >>> circle_filters(torch.tensor(math.pi / 2), 3)[::2, 1]  # light above, dark below
         tensor([ 0.2963, -0.2963])
     """
-    side, along = _along(angles[..., None, None], kernel_size)
-    return side**2 * along
+    basis = klein_basis(kernel_size, angles)[:2]
+    return (circle_coordinates(angles) @ basis).unflatten(-1, (kernel_size, kernel_size))
+
+
+def klein_coordinates(points: Tensor) -> Tensor:
+    r"""Return the coordinates of filters in :func:`klein_basis`.
+
+    They are :math:`\sin t_2 (\cos t_1, \sin t_1)` and
+    :math:`\cos t_2 (\cos 2 t_1, \sin 2 t_1, 1)`.
+
+    Args:
+        points: Angles in radians, shape ``batch + (2,)``.
+
+    Returns:
+        Shape ``batch + (5,)``.
+    """
+    t1, t2 = points.unbind(-1)
+    edge, line = t2.sin(), t2.cos()
+    double = 2 * t1
+    return torch.stack(
+        [edge * t1.cos(), edge * t1.sin(), line * double.cos(), line * double.sin(), line], -1
+    )
+
+
+def circle_coordinates(angles: Tensor) -> Tensor:
+    """Return the coordinates of edges in the first two rows of :func:`klein_basis`.
+
+    Args:
+        angles: Directions in radians, shape ``batch``.
+
+    Returns:
+        Shape ``batch + (2,)``.
+    """
+    return torch.stack([angles.cos(), angles.sin()], -1)
+
+
+def klein_basis(kernel_size: int, like: Tensor) -> Tensor:
+    r"""Return the five filters of which those of the Klein bottle are linear combinations.
+
+    The integrals of :math:`x, y, x^2 - y^2, 2 x y` and :math:`x^2 + y^2 - 1` over the cells.
+
+    Args:
+        kernel_size: Side in pixels, odd and at least 3.
+        like: Tensor whose dtype and device the result gets.
+
+    Returns:
+        Shape ``(5, kernel_size * kernel_size)``.
+
+    Raises:
+        ValueError: If ``kernel_size`` is wrong.
+    """
+    check_kernel_size("klein_filters", kernel_size)
+    half, side = kernel_size // 2, 2 / kernel_size
+    steps = side * torch.arange(-half, half + 1, dtype=like.dtype, device=like.device)
+    x, y = steps.expand(kernel_size, -1), -steps.unsqueeze(-1).expand(-1, kernel_size)
+    # The mean of a square over a cell is that at its centre and a twelfth of the side squared.
+    bowl = x.square() + y.square() + (side**2 / 6 - 1)
+    basis = torch.stack([x, y, x.square() - y.square(), 2 * x * y, bowl])
+    return side**2 * basis.flatten(-2)
 
 
 def unit_filters(filters: Tensor) -> Tensor:
@@ -172,14 +229,6 @@ def check_kernel_size(caller: str, kernel_size: int) -> None:
         raise ValueError(
             f"{caller}: expected kernel_size to be odd and at least 3, got {kernel_size}"
         )
-
-
-def _along(t1: Tensor, kernel_size: int) -> tuple[float, Tensor]:
-    """Return the side of a cell, and the coordinate across the direction at the centres."""
-    check_kernel_size("klein_filters", kernel_size)
-    half, side = kernel_size // 2, 2 / kernel_size
-    steps = side * torch.arange(-half, half + 1, dtype=t1.dtype, device=t1.device)
-    return side, steps * t1.cos() - steps.unsqueeze(-1) * t1.sin()
 
 
 def _unit_klein(points: Tensor, size: int) -> Tensor:

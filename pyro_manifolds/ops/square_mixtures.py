@@ -1,101 +1,138 @@
-"""Logarithms of mixtures whose components depend on the square of one projection each."""
+"""Mixtures of normal distributions that differ from a standard one in one direction each."""
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from pyro_manifolds.ops.function import apply
 
-__all__ = ["log_square_mixture"]
+__all__ = ["SquareMixture"]
 
-# Numbers in a block of rows times nodes: 256 kB in float32, which stays in the cache.
+# Numbers in a block of vectors times nodes: 256 kB in float32, which stays in the cache.
 _BLOCK = 65536
 
 
-def log_square_mixture(x: Tensor, nodes: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
-    r"""Return :math:`\log \sum_n \exp(o_n + g_n (x \cdot f_n)^2)`.
+class SquareMixture:
+    r"""The function :math:`x \mapsto \log \sum_n \exp(o_n + g_n (x \cdot f_n)^2) - |x|^2 / 2`.
 
-    What a mixture of normal distributions of covariance :math:`c_n f_n f_n^\top + I` comes to.
-    The derivative by ``x`` shares its terms with the value and costs little more.
+    Up to constants, the log-density of a mixture of normal distributions of covariance
+    :math:`c_n f_n f_n^\top + I`. The :math:`f_n` are combinations of a few vectors, the basis.
+    Squares are linear in the products of two coordinates in it: one matrix product and a softmax.
 
     Args:
-        x: Vectors, shape ``batch + (d,)``.
-        nodes: Vectors :math:`f_n`, shape ``(n, d)``.
-        gain: Numbers :math:`g_n \ge 0`, shape ``(n,)``, or more that broadcasts with ``batch``.
+        coordinates: The :math:`f_n` in the basis, without gradient, shape ``(n, m)``.
+        basis: Shape ``(m, d)``.
+        gain: Numbers :math:`g_n \ge 0`, shape ``(n,)``, or more that broadcasts with the batch.
         offset: Numbers :math:`o_n`, likewise.
 
-    Returns:
-        Shape ``batch``, broadcast with those of ``gain`` and ``offset``.
-
     Example:
-        >>> from pyro_manifolds.ops.square_mixtures import log_square_mixture
-        >>> x, one, zero = torch.tensor([1.0, 2.0]), torch.ones(2), torch.zeros(2)
-        >>> log_square_mixture(x, torch.eye(2), one, zero)
-        tensor(4.0486)
+        >>> from pyro_manifolds.ops.square_mixtures import SquareMixture
+        >>> mixture = SquareMixture(torch.eye(2), torch.eye(2), torch.ones(2), torch.zeros(2))
+        >>> mixture(torch.tensor([1.0, 2.0]))  # log(e + e^4) - 5 / 2
+        tensor(1.5486)
     """
-    if gain.dim() > 1 or offset.dim() > 1:
-        return _log_mixture(x, nodes, gain, offset)
-    return apply(_LogMixture, x, nodes, gain, offset)[0]
+
+    def __init__(self, coordinates: Tensor, basis: Tensor, gain: Tensor, offset: Tensor) -> None:
+        self.coordinates, self.basis, self.gain, self.offset = coordinates, basis, gain, offset
+        if self._is_shared:
+            i, j = torch.triu_indices(*2 * [len(basis)], device=basis.device)
+            self._first, self._second = basis[i].mT, basis[j].mT
+            terms = torch.where(i == j, 1, 2) * coordinates[:, i] * coordinates[:, j]
+            self._table = torch.cat([gain.unsqueeze(-1) * terms, offset.unsqueeze(-1)], -1)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the values at vectors ``batch + (d,)``, shape ``batch``."""
+        if self._is_shared:
+            keep = self._table.requires_grad
+            return apply(_Mixed, x, self._first, self._second, self._table, keep)[0]
+        squares = (x @ self.basis.mT @ self.coordinates.mT).square()
+        mixed = torch.addcmul(self.offset, squares, self.gain).logsumexp(-1)
+        return mixed - 0.5 * x.square().sum(-1)
+
+    @property
+    def _is_shared(self) -> bool:
+        """Whether all vectors meet the same components."""
+        return self.gain.dim() < 2 and self.offset.dim() < 2
 
 
-def _log_mixture(x: Tensor, nodes: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
-    return torch.logsumexp(torch.addcmul(offset, (x @ nodes.mT).square(), gain), -1)
-
-
-class _LogMixture(torch.autograd.Function):
-    """Value and derivative by ``x`` in one go; the other derivatives are left to autograd."""
+class _Mixed(torch.autograd.Function):
+    """Value and derivative by the vectors in one go, in ordinary backward passes."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, nodes: Tensor, gain: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
-        rows = x.reshape(-1, x.shape[-1])
-        nodes = nodes * gain.sqrt().unsqueeze(-1)
-        parts = [_block(part, nodes, offset) for part in rows.split(_rows(rows, nodes))]
-        value, slope = (torch.cat(results) for results in zip(*parts, strict=True))
-        return value.reshape(x.shape[:-1]), slope.reshape(x.shape)
+    def forward(
+        x: Tensor, first: Tensor, second: Tensor, table: Tensor, keep: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        flat = x.reshape(-1, x.shape[-1])
+        a, b = flat @ first, flat @ second
+        rows = pad(a * b, (0, 1), value=1.0)
+        parts = [_block(part, table, keep) for part in rows.split(_block_size(rows, table))]
+        mixed, mean, shares = (
+            parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
+        )
+        slope = torch.addmm(flat, mean * b, first.mT, beta=-1).addmm(mean * a, second.mT)
+        value = mixed - 0.5 * flat.square().sum(-1)
+        return value.reshape(x.shape[:-1]), slope.reshape(x.shape), shares
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
-        ctx.save_for_backward(*inputs, output[1])
-        ctx.mark_non_differentiable(output[1])
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        *tensors, ctx.keep = inputs
+        ctx.save_for_backward(*tensors, *output[1:])
+        ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, unused: None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor | None, *unused: None) -> tuple[Tensor | None, ...]:
         if grad is None:
-            return None, None, None, None
-        *inputs, slope = ctx.saved_tensors
+            return (None,) * 5
+        *inputs, slope, shares = ctx.saved_tensors
+        by_x, by_first, by_second, by_table, _ = ctx.needs_input_grad
         again = torch.is_grad_enabled()  # for second derivatives
-        if not again and not any(ctx.needs_input_grad[1:]):
-            return grad.unsqueeze(-1) * slope, None, None, None
-        with torch.enable_grad():
-            if not again:
-                inputs = [tensor.detach().requires_grad_() for tensor in inputs]
-            wanted = [i for i, needed in enumerate(ctx.needs_input_grad) if needed]
-            found = torch.autograd.grad(
-                _log_mixture(*inputs), [inputs[i] for i in wanted], grad, create_graph=again
-            )
-        results: list[Tensor | None] = [None] * 4
-        for i, result in zip(wanted, found, strict=True):
-            results[i] = result
-        return tuple(results)
+        if again or by_first or by_second or (by_table and not ctx.keep):
+            return *_derivatives(inputs, ctx.needs_input_grad[:4], grad, again), None
+        grad = grad.unsqueeze(-1)
+        table_grad = None
+        if by_table:
+            x, first, second, _ = inputs
+            rows = pad((x @ first) * (x @ second), (0, 1), value=1.0)
+            table_grad = shares.mT @ (grad * rows).reshape(-1, rows.shape[-1])
+        return grad * slope if by_x else None, None, None, table_grad, None
 
 
-def _rows(rows: Tensor, nodes: Tensor) -> int:
-    if torch.compiler.is_compiling() or rows.device.type != "cpu":
-        return max(1, len(rows))
-    return max(1, _BLOCK // len(nodes))
+# Torch asks for the signature at every call; found anew each time, it is a sixth of the cost.
+_Mixed.forward.__signature__ = inspect.signature(_Mixed.forward)  # type: ignore[attr-defined]
 
 
-def _block(x: Tensor, nodes: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
-    projection = x @ nodes.mT
-    terms = torch.addcmul(offset, projection, projection)
-    top = terms.amax(-1, keepdim=True)
-    terms = terms.sub_(top).exp_()
-    total = terms.sum(-1, keepdim=True)
-    slope = (terms.mul_(projection) @ nodes) * (2 / total)
-    return (total.log() + top).squeeze(-1), slope
+def _block_size(rows: Tensor, table: Tensor) -> int:
+    whole = torch.compiler.is_compiling() or rows.device.type != "cpu"
+    return max(1, len(rows) if whole else _BLOCK // len(table))
+
+
+def _block(rows: Tensor, table: Tensor, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return logarithms of sums, the means of the rest of the table, and their weights."""
+    terms = rows @ table.mT
+    shares = terms.softmax(-1)
+    # The largest share is that of the largest term: neither is lost to underflow.
+    mixed = terms.amax(-1) - shares.amax(-1).log()
+    return mixed, shares @ table[:, :-1], shares if keep else shares.new_empty(0)
+
+
+def _derivatives(
+    inputs: list[Tensor], needed: tuple[bool, ...], grad: Tensor, create_graph: bool
+) -> list[Tensor | None]:
+    """Return derivatives by the inputs that need one, by way of autograd."""
+    with torch.enable_grad():
+        if not create_graph:
+            inputs = [tensor.detach().requires_grad_() for tensor in inputs]
+        x, first, second, table = inputs
+        rows = pad((x @ first) * (x @ second), (0, 1), value=1.0)
+        value = (rows @ table.mT).logsumexp(-1) - 0.5 * x.square().sum(-1)
+        wanted = [tensor for tensor, need in zip(inputs, needed, strict=True) if need]
+        found = iter(torch.autograd.grad(value, wanted, grad, create_graph=create_graph))
+    return [next(found) if need else None for need in needed]

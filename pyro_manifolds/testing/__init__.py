@@ -25,6 +25,7 @@ from pyro_manifolds.testing.algorithms import (
     check_point_estimate,
     check_wrapped_normal_guide,
 )
+from pyro_manifolds.testing.arrays import RealArrays
 from pyro_manifolds.testing.cases import (
     Case,
     CoveringCase,
@@ -132,6 +133,7 @@ __all__ = [
     "Case",
     "CoveringCase",
     "ManifoldCase",
+    "RealArrays",
     "Rule",
     "Verdict",
     "assert_mean",

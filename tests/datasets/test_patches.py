@@ -12,6 +12,7 @@ from pyro_manifolds.datasets import (
     d_norm,
     dct_basis,
     extract_patches,
+    normalized_patches,
     patch_sphere,
     patch_to_sphere,
     photographs,
@@ -39,8 +40,8 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def random_patches(*batch):
-    return torch.randn(*batch, 3, 3, dtype=torch.float64, generator=generator())
+def random_patches(*batch, size=3):
+    return torch.randn(*batch, size, size, dtype=torch.float64, generator=generator())
 
 
 def photograph():
@@ -75,6 +76,43 @@ def test_basis_has_the_published_scales():
     torch.testing.assert_close(dct_basis()[0], published)
 
 
+def laplacian(size):
+    """Of the grid, as a sum of those of two paths."""
+    path = 2 * torch.eye(size) - torch.eye(size).roll(1, 0) - torch.eye(size).roll(-1, 0)
+    path[0, 0] = path[-1, -1] = 1
+    path[0, -1] = path[-1, 0] = 0
+    eye = torch.eye(size)
+    return (torch.kron(path, eye) + torch.kron(eye, path)).double()
+
+
+def test_the_general_laplacian_is_the_published_one():
+    torch.testing.assert_close(laplacian(3), D)
+
+
+@pytest.mark.parametrize("size", [5, 7, 9])
+def test_larger_bases_are_eigenvectors_of_the_laplacian_in_order(size):
+    basis = dct_basis(size)
+    expected = torch.linalg.eigvalsh(laplacian(size))[1:]
+    values = basis.square().sum(0).reciprocal()
+    eye = torch.eye(size**2 - 1, dtype=torch.float64)
+    torch.testing.assert_close(basis.mT @ laplacian(size) @ basis, eye)
+    torch.testing.assert_close(laplacian(size) @ basis, basis * values)
+    torch.testing.assert_close(values, expected)
+    torch.testing.assert_close(basis.sum(0), torch.zeros(size**2 - 1, dtype=torch.float64))
+    along_rows = basis.unflatten(0, (size, size))[..., 0]
+    torch.testing.assert_close(along_rows, along_rows[:1].expand(size, size))
+    assert (along_rows[:, 0] > 0).all()
+
+
+@pytest.mark.parametrize("size", [5, 7])
+def test_larger_patches_and_points_determine_each_other(size):
+    patches = random_patches(5, 4, size=size)
+    x = patch_to_sphere(patches)
+    torch.testing.assert_close(x.norm(dim=-1), torch.ones(5, 4, dtype=torch.float64))
+    expected = patches - patches.mean((-1, -2), keepdim=True)
+    torch.testing.assert_close(d_norm(patches)[..., None, None] * sphere_to_patch(x), expected)
+
+
 def test_coordinates_are_the_published_ones():
     x = random_patches(50)
     unit = x.flatten(1) / d_norm(x).unsqueeze(-1)
@@ -91,13 +129,57 @@ def test_patch_and_point_of_the_sphere_determine_each_other(dtype):
     torch.testing.assert_close(patch_to_sphere(4 * patch + 3), x, atol=3e-6, rtol=0)
 
 
-def test_patches_are_the_ones_of_highest_contrast():
+def windows_of(log, size):
+    rows, columns = (n - size + 1 for n in log.shape)
+    places = [(i, j) for i in range(rows) for j in range(columns)]
+    return [(log[i : i + size, j : j + size].flatten(), i, j) for i, j in places]
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_patches_are_the_ones_of_highest_contrast(size):
+    image, d = photograph(), laplacian(size)
+    windows = [x for x, _, _ in windows_of((image + 8).log(), size)]
+    windows = sorted(windows, key=lambda x: -float(x @ d @ x))[: int(0.2 * len(windows))]
+    expected = torch.stack([(x - x.mean()) / (x @ d @ x).sqrt() for x in windows])
+    found = extract_patches(image, kernel_size=size)
+    torch.testing.assert_close(found.flatten(1), expected)
+
+
+def test_normalized_patches_are_relative_to_the_window_round_them(monkeypatch):
     image = photograph()
-    log = (image + 8).log()
-    windows = [log[i : i + 3, j : j + 3].flatten() for i in range(18) for j in range(22)]
-    windows = sorted(windows, key=lambda x: -float(x @ D @ x))[: int(0.2 * 18 * 22)]
-    expected = torch.stack([(x - x.mean()) / (x @ D @ x).sqrt() for x in windows])
-    torch.testing.assert_close(extract_patches(image).flatten(1), expected)
+    monkeypatch.setattr(
+        "pyro_manifolds.datasets.patches.photographs", lambda names: {"camera": image}
+    )
+    log, window = (image + 8).log(), 7
+    inner = windows_of(log[2:-2, 2:-2], 3)  # where the window fits
+    number = int(0.2 * len(inner))
+    expected = []
+    for x, i, j in sorted(inner, key=lambda row: -float(row[0] @ D @ row[0]))[:number]:
+        around = log[i : i + window, j : j + window]
+        expected.append((x - around.mean()) / around.std(correction=0))
+    found = normalized_patches("camera", number, seed=0, window=window, dtype=torch.float64)
+    assert found.shape == (number, 3, 3)
+    distances = torch.cdist(found.flatten(1), torch.stack(expected))
+    assert distances.amin(0).max() < 1e-6  # each of them, in a random order
+    assert distances.amin(1).max() < 1e-6
+
+
+@pytest.mark.parametrize("size", [3, 7])
+def test_normalized_patches_of_photographs(size):
+    filters = normalized_patches(None, 500, seed=0, kernel_size=size)
+    assert torch.equal(filters, normalized_patches(None, 500, seed=0, kernel_size=size))
+    assert filters.shape == (500, size, size)
+    assert filters.dtype == torch.float32
+    # Contrast within a patch is of the order of that round it; dark is as common as light.
+    assert 0.5 < filters.square().mean() < 2
+    assert filters.mean().abs() < 0.15
+
+
+def test_patches_of_three_pixels_stay_those_of_the_first_version():
+    first = [-0.3904105, -0.2745156, 0.1583046, 0.0289158, -0.1072925, -0.0346071]
+    expected = torch.tensor([*first, -0.8309649, -0.2076349])
+    found = patch_sphere("coins", 2, seed=0)[0]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
 def test_flat_patches_never_count():
@@ -187,7 +269,15 @@ def test_seed_fixes_the_patches_and_leaves_the_global_generator_alone():
         (lambda: extract_patches(photograph(), 5), "expected a generator"),
         (lambda: extract_patches(photograph(), 0, generator=generator()), "got 0"),
         (lambda: d_norm(torch.ones(3)), r"got \(3,\)"),
+        (lambda: dct_basis(4), "odd and at least 3, got 4"),
+        (lambda: extract_patches(photograph(), kernel_size=2), "odd and at least 3, got 2"),
+        (lambda: extract_patches(photograph()[:4], kernel_size=5), r"least 5, got \(4, 24\)"),
+        (lambda: normalized_patches(None, 10, seed=0, window=8), "odd window of at least 3, .* 8"),
+        (lambda: normalized_patches(None, 10, seed=0, kernel_size=4), "got 4"),
+        (lambda: normalized_patches(None, 9, seed=0), "num_patches >= 10"),
         (lambda: patch_to_sphere(torch.ones(9)), r"got \(9,\)"),
+        (lambda: patch_to_sphere(torch.rand(4, 4)), r"an odd k of at least 3, got \(4, 4\)"),
+        (lambda: sphere_to_patch(torch.ones(15)), r"an odd k of at least 3, got \(15,\)"),
         (lambda: patch_to_sphere(torch.ones(3, 3)), "flat"),
         (lambda: sphere_to_patch(torch.ones(9)), r"got \(9,\)"),
     ],

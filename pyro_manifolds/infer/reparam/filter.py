@@ -45,5 +45,5 @@ class FilterReparam(Reparam):
         return {
             "fn": fn.given(points).to_event(outer),
             "value": msg["value"],
-            "is_observed": msg["is_observed"],
+            "is_observed": bool(msg["is_observed"]),
         }
