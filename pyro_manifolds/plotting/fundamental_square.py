@@ -104,7 +104,13 @@ def draw_fundamental_square(ax: Axes, manifold: Manifold, *, labels: bool = True
 
 
 def draw_patches_on_square(
-    ax: Axes, points: Tensor, patches: Tensor, *, size: float = 0.4, cmap: str = "gray"
+    ax: Axes,
+    points: Tensor,
+    patches: Tensor,
+    *,
+    size: float = 0.4,
+    cmap: str = "gray",
+    alpha: float | Tensor = 1.0,
 ) -> None:
     """Draw small images centred at points of a square, each on its own grey scale round zero.
 
@@ -114,6 +120,7 @@ def draw_patches_on_square(
         patches: Images, ``(..., height, width)``, with the same leading dimensions.
         size: Side of an image, in units of the coordinates.
         cmap: Name of a colour map of matplotlib.
+        alpha: Opacity of all images, or of each.
 
     Raises:
         ValueError: If the shapes do not fit.
@@ -133,12 +140,15 @@ def draw_patches_on_square(
     limits, half = (ax.get_xlim(), ax.get_ylim()), size / 2
     pixels = patches.detach().cpu().flatten(0, -3)
     centres = points.detach().cpu().reshape(-1, 2).tolist()
-    for (x, y), patch in zip(centres, pixels, strict=True):
+    opacities = torch.as_tensor(alpha).detach().cpu().expand(points.shape[:-1]).reshape(-1)
+    for (x, y), patch, opacity in zip(centres, pixels, opacities.tolist(), strict=True):
         top = float(patch.abs().max()) or 1.0
-        extent = (x - half, x + half, y - half, y + half)
-        ax.imshow(patch.numpy(), cmap=cmap, vmin=-top, vmax=top, extent=extent, zorder=2)
-        frame = Rectangle((x - half, y - half), size, size, fill=False, color="0.6", linewidth=0.6)
-        ax.add_patch(frame).set_zorder(3)
+        style = {"cmap": cmap, "vmin": -top, "vmax": top, "alpha": opacity, "zorder": 2}
+        corner = (x - half, y - half)
+        ax.add_patch(Rectangle(corner, size, size, color="white", linewidth=0, zorder=2))
+        ax.imshow(patch.numpy(), extent=(x - half, x + half, y - half, y + half), **style)
+        frame = Rectangle(corner, size, size, fill=False, color="0.6", linewidth=0.6, zorder=3)
+        ax.add_patch(frame).set_alpha(opacity)
     ax.set_xlim(limits[0])  # imshow moves them
     ax.set_ylim(limits[1])
 

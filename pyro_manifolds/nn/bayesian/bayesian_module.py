@@ -166,10 +166,12 @@ class BayesianModule(PyroModule):
                 _warn_if_stale(param_with_module_name(self._site("net"), name), parameter)
         return net
 
-    def _scaled(self, size: int, observed: bool) -> AbstractContextManager[Any]:
+    def _scaled(self, size: int | Tensor, observed: bool) -> AbstractContextManager[Any]:
         # Not a subsampled plate: a guide would hand on the batch size of its first call.
         if self.data_size is None or not observed:
             return nullcontext()
+        if isinstance(size, Tensor):  # under torch.jit, where a quotient would be in float32
+            size = size.double()
         return poutine.scale(scale=self.data_size / size)
 
     def _site(self, name: str) -> str:

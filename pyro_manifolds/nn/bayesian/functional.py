@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Size, Tensor, nn
@@ -24,7 +25,11 @@ def run_with_weights(
     """
 
     def run(one: dict[str, Tensor]) -> Tensor:
-        output = functional_call(net, one, inputs, tie_weights=False)
+        if torch.jit.is_tracing():  # which functional_call refuses
+            with _swapped_in(net, one):
+                output = net(*inputs)
+        else:
+            output = functional_call(net, one, inputs, tie_weights=False)
         if not isinstance(output, Tensor):
             raise TypeError(
                 f"BayesianModule: expected net to return a tensor, got {type(output).__name__}"
@@ -47,6 +52,23 @@ def run_with_weights(
     else:
         output = torch.vmap(lambda one: run(shared | one), randomness="different")(batched)
     return output.unflatten(0, particles)
+
+
+@contextmanager
+def _swapped_in(net: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Have other tensors in the place of buffers, for a while."""
+    own = {name: get_tensor(net, name) for name in weights}
+    try:
+        _set_buffers(net, weights)
+        yield
+    finally:
+        _set_buffers(net, own)
+
+
+def _set_buffers(net: nn.Module, values: Mapping[str, Tensor]) -> None:
+    for name, value in values.items():
+        owner, _, leaf = name.rpartition(".")
+        net.get_submodule(owner)._buffers[leaf] = value
 
 
 def get_tensor(net: nn.Module, name: str) -> Tensor:
