@@ -22,7 +22,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
-from pyro.infer import HMC, MCMC, Trace_ELBO
+from pyro.infer import Trace_ELBO
 from pyro.infer.autoguide import AutoDelta, AutoNormal
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
@@ -60,8 +60,6 @@ class Protocol:
     test: int = 1500
     outside: int = 1000
     draws: int = 30
-    chain: int = 60  # draws to warm up, and to keep
-    leaps: int = 30  # steps of the integrator for each
     patches: int = 20_000
     patch_steps: int = 1000  # of the fit of the prior to them
 
@@ -83,8 +81,7 @@ class Task(NamedTuple):
         data: ``"digits"`` or ``"clothes"``.
         images: Number of images to train on.
         layers: Number of convolutions that take the prior, from the first on.
-        method: ``"hmc"``, a Markov chain; ``"svi"``, a mean-field guide; or ``"map"``, the mode of
-            the posterior.
+        method: ``"svi"``, a mean-field guide, or ``"map"``, the mode of the posterior.
         noise: Standard deviation of noise on the images to train on.
         temperature: The likelihood is raised to the power of one over this.
     """
@@ -172,7 +169,6 @@ class Plan(NamedTuple):
 
 
 PLANS = {
-    "chains": Plan((Task("digits", 100, method="hmc", temperature=1.0),), (2.0,)),
     "digits": Plan((Task("digits", 100),), (0.5, 2.0, 8.0, 32.0)),
     "clothes": Plan((Task("clothes", 100),), (0.5, 2.0, 8.0, 32.0)),
     "three hundred": Plan((Task("digits", 300), Task("clothes", 300))),
@@ -268,43 +264,20 @@ def train_and_score(run: Run, protocol: Protocol, clothes: Path | None = None) -
     torch.manual_seed(run.seed)
     with pyro.settings.context(module_local_params=True):
         model, net = make_model(run, protocol)
-        fit = {"map": _mode, "svi": _mean_field, "hmc": _chain}[run.task.method]
-        posterior = fit(model, init_to_weights(net), split.train, run.task, protocol)
+        start = init_to_weights(net)
+        if run.task.method == "map":
+            guide: Any = AutoDelta(model, init_loc_fn=start)
+        else:
+            guide = AutoNormal(model, init_loc_fn=start, init_scale=0.01)
+        _train(model, guide, *split.train, run.task, protocol)
         draws = 1 if run.task.method == "map" else protocol.draws
-        score = partial(predict, model.eval(), posterior, num_samples=draws, batch_size=500)
+        score = partial(predict, model.eval(), guide, num_samples=draws, batch_size=500)
         return _scores(score, split)
-
-
-def _mode(model: BayesianModule, start: Any, data: Any, task: Task, protocol: Protocol) -> Any:
-    return _train(model, AutoDelta(model, init_loc_fn=start), *data, task, protocol)
-
-
-def _mean_field(
-    model: BayesianModule, start: Any, data: Any, task: Task, protocol: Protocol
-) -> Any:
-    guide = AutoNormal(model, init_loc_fn=start, init_scale=0.01)
-    return _train(model, guide, *data, task, protocol)
-
-
-def _chain(
-    model: BayesianModule, start: Any, data: Any, task: Task, protocol: Protocol
-) -> dict[str, Tensor]:
-    """Draw from the posterior by Hamiltonian Monte Carlo, from a draw of the prior on."""
-    length, steps = protocol.chain, protocol.leaps
-    kernel = HMC(
-        model,
-        step_size=0.01,
-        num_steps=steps,
-        init_strategy=start,
-    )
-    mcmc = MCMC(kernel, length, warmup_steps=length, disable_progbar=True)
-    mcmc.run(*data)
-    return mcmc.get_samples()
 
 
 def _train(
     model: BayesianModule, guide: nn.Module, x: Tensor, y: Tensor, task: Task, protocol: Protocol
-) -> nn.Module:
+) -> None:
     elbo = Trace_ELBO()(model, guide)
     elbo(x[:2], y[:2])  # makes the parameters of the guide
     optimiser = torch.optim.Adam(elbo.parameters(), lr=protocol.learning_rate)
@@ -316,7 +289,6 @@ def _train(
         elbo(x[rows], y[rows]).backward()
         optimiser.step()
         schedule.step()
-    return guide
 
 
 def _scores(prediction: Callable[[Tensor], Any], split: Split) -> dict[str, float]:

@@ -11,7 +11,9 @@ __all__ = ["FilterDistribution"]
 
 
 class FilterDistribution(TorchDistribution):
-    """Distribution of zero mean on square filters, event shape ``(kernel_size, kernel_size)``.
+    """Distribution of square filters, event shape ``(kernel_size, kernel_size)``.
+
+    The mean is zero unless a subclass says otherwise.
 
     Attributes:
         kernel_size: Side of the filters in pixels.

@@ -77,16 +77,18 @@ class GaussianFilter(FilterDistribution):
     def expand(self, batch_shape: _size, _instance: Any = None) -> GaussianFilter:
         new = self._get_checked_instance(GaussianFilter, _instance)
         new.kernel_size = self.kernel_size
-        torch.empty(self._normal.batch_shape).expand(batch_shape)  # refuses what cannot be
+        shape = torch.empty(self._normal.batch_shape, device="meta").expand(batch_shape).shape
         new._normal = self._normal  # not expanded: one factor serves every row
-        super(FilterDistribution, new).__init__(
-            Size(batch_shape), self.event_shape, validate_args=False
-        )
+        super(FilterDistribution, new).__init__(shape, self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
 
     def rescale(self, factor: Tensor | float) -> GaussianFilter:
         factor = torch.as_tensor(factor).to(self._normal.scale_tril).abs()[..., None, None]
+        if self._validate_args and not torch._is_all_true(factor > 0):
+            raise ValueError(
+                f"GaussianFilter: expected factor of rescale not to be zero, got {factor}"
+            )
         return GaussianFilter(scale_tril=factor * self.scale_tril, validate_args=False)
 
     def rsample(self, sample_shape: _size = torch.Size()) -> Tensor:
@@ -97,7 +99,13 @@ class GaussianFilter(FilterDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        return self._normal.log_prob(value.flatten(-2)).expand(
+        normal, dtype = self._normal, self._normal.loc.dtype
+        wide = torch.promote_types(value.dtype, dtype)
+        if wide != dtype:
+            normal = MultivariateNormal(
+                normal.loc.to(wide), scale_tril=normal.scale_tril.to(wide), validate_args=False
+            )
+        return normal.log_prob(value.to(wide).flatten(-2)).expand(
             torch.broadcast_shapes(value.shape[:-2], self.batch_shape)
         )
 
@@ -119,7 +127,11 @@ def _one_of(covariance_matrix: Tensor | None, scale_tril: Tensor | None) -> Tens
         if covariance_matrix is None
         else ("covariance_matrix", covariance_matrix)
     )
-    assert matrix is not None
+    if not isinstance(matrix, Tensor):
+        raise ValueError(
+            f"GaussianFilter: expected {name} to be a tensor of shape (..., k * k, k * k), "
+            f"got {matrix!r}"
+        )
     side = math.isqrt(matrix.shape[-1]) if matrix.dim() else 0
     if matrix.shape[-2:] != (side**2,) * 2 or not side:
         raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import copy
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -32,6 +33,8 @@ from pyro_manifolds.ops.square_mixtures import SquareMixture
 __all__ = ["ManifoldFilter"]
 
 _MAX_NODES = 512
+_MASS_ERROR = 1e-3  # of the logarithm of the sum of a density over the nodes: an error of log_prob
+_ENOUGH = 1e-4  # of the same, where nodes are added to a density
 _FEWER_IN_FLOAT32 = 0.8  # for 1e-6 in place of 1e-8, measured likewise
 
 
@@ -44,9 +47,9 @@ class ManifoldFilter(FilterDistribution):
 
     arg_constraints = {"amplitude": constraints.positive, "noise": constraints.positive}
     manifold: Manifold
-    # For each angle: nodes for an error of 1e-8 on draws at amplitude zero, and more by the ratio
-    # of the amplitude of a filter to the noise; by whether filters are scaled to one norm. Found
-    # by counting up, for sides 3, 5 and 7 and ratios from 0.3 to 8.
+    # For each angle: nodes for an error of 1e-8 on 99 % of draws at amplitude zero, and more by
+    # the ratio of the amplitude of a filter to the noise; by whether filters are scaled to one
+    # norm. Found by counting up, for sides 3, 5 and 7 and ratios from 0.3 to 8.
     _needed: dict[bool, tuple[tuple[float, float], ...]]
 
     def __init__(
@@ -62,10 +65,19 @@ class ManifoldFilter(FilterDistribution):
         validate_args: bool | None = None,
     ) -> None:
         name = type(self).__name__
-        check_kernel_size(name, kernel_size)
-        self.kernel_size, self.unit = kernel_size, unit
-        self.amplitude, self.noise = as_tensors(amplitude, noise)
-        self.noise_tril = None if noise_tril is None else noise_tril.to(self.amplitude)
+        self.kernel_size, self.unit = check_kernel_size(name, kernel_size), unit
+        are_numbers = not isinstance(amplitude, Tensor) and not isinstance(noise, Tensor)
+        self.amplitude, self.noise = map(_own, as_tensors(amplitude, noise))
+        if density is not None:
+            _check_density(name, density, self.manifold)
+            if are_numbers:  # which have no precision of their own
+                nodes = self._half(self.noise, *(4 for _ in self._needed[unit]))[0]
+                some = density.log_prob(nodes[0])
+                self.amplitude, self.noise = (
+                    s.to(torch.promote_types(s.dtype, some.dtype))
+                    for s in (self.amplitude, self.noise)
+                )
+        self.noise_tril = None if noise_tril is None else _own(noise_tril.to(self.amplitude))
         if density is None:
             density = ManifoldUniform(
                 self.manifold,
@@ -73,7 +85,6 @@ class ManifoldFilter(FilterDistribution):
                 device=self.noise.device,
                 validate_args=validate_args,
             )
-        _check_density(name, density, self.manifold)
         self.density = density
         super().__init__(
             torch.broadcast_shapes(
@@ -84,12 +95,12 @@ class ManifoldFilter(FilterDistribution):
         )
         self._check_tril()
         self._unscaled = self.amplitude, self.noise
-        self._counts = self._checked_counts(num_nodes)
-        self._nodes = self._quadrature(self._counts)
+        self._counts = self._checked_counts(num_nodes, are_numbers)
         # What has no gradient cannot change with the steps of an optimiser, and is found once.
         self._fixed_log_weights: Tensor | None = None
         if not self._density_has_gradient():
-            self._fixed_log_weights = self._log_weights()
+            self._fixed_log_weights = self._found_log_weights(num_nodes is None)
+        self._nodes = self._quadrature(self._counts)
         self._fixed_mixture = None if self._has_gradient() else self._mixture()
 
     def __repr__(self) -> str:
@@ -139,12 +150,16 @@ class ManifoldFilter(FilterDistribution):
 
     def expand(self, batch_shape: _size, _instance: Any = None) -> Self:
         new = copy.copy(self)
-        torch.empty(self.batch_shape, device="meta").expand(batch_shape)  # refuses what cannot be
-        new._batch_shape = Size(batch_shape)  # parameters are not expanded: nodes serve all rows
+        # Parameters are not expanded: nodes serve all rows.
+        new._batch_shape = torch.empty(self.batch_shape, device="meta").expand(batch_shape).shape
         return new
 
     def rescale(self, factor: Tensor | float) -> Self:
         factor = torch.as_tensor(factor, dtype=self.noise.dtype, device=self.noise.device).abs()
+        if self._validate_args and not torch._is_all_true(factor > 0):
+            raise ValueError(
+                f"{type(self).__name__}: expected factor of rescale not to be zero, got {factor}"
+            )
         new = self.expand(torch.broadcast_shapes(self.batch_shape, factor.shape))
         new.amplitude, new.noise = factor * self.amplitude, factor * self.noise
         return new
@@ -159,7 +174,12 @@ class ManifoldFilter(FilterDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        white = self._whiten(value.flatten(-2)) / self.noise.unsqueeze(-1)
+        dtype = torch.promote_types(value.dtype, self.noise.dtype)
+        if dtype != self.noise.dtype:
+            return self._in(dtype).log_prob(value)
+        white = self._whiten(value.to(dtype).flatten(-2)) / self.noise.unsqueeze(-1)
+        largest = 1e-2 * torch.finfo(dtype).max ** 0.5  # the square of a longer one overflows
+        white = white.clamp(-largest, largest)
         constant = white.shape[-1] * (self.noise.log() + 0.5 * math.log(2 * math.pi))
         if self.noise_tril is not None:
             constant = constant + self.noise_tril.diagonal().log().sum()
@@ -194,7 +214,7 @@ class ManifoldFilter(FilterDistribution):
         else:
             coloured = variance.unsqueeze(-1) * (self.noise_tril @ self.noise_tril.mT)
             normal = MultivariateNormal(loc, factor @ factor.mT + coloured)
-        return TransformedDistribution(normal, [ReshapeTransform(Size([size]), self.event_shape)])
+        return _Reshaped(normal, [ReshapeTransform(Size([size]), self.event_shape)])
 
     def log_posterior(self, value: Tensor, points: Tensor) -> Tensor:
         """Return the log-density of the points, given the filters.
@@ -210,8 +230,23 @@ class ManifoldFilter(FilterDistribution):
             >>> d.log_posterior(torch.zeros(3, 3), torch.zeros(2)).shape
             torch.Size([])
         """
-        likelihood = self.given(points).log_prob(value)
-        return likelihood + self.density.log_prob(points) - self.log_prob(value)
+        wide = self._in(torch.promote_types(value.dtype, self.noise.dtype))
+        likelihood = wide.given(points).log_prob(value.to(wide.noise.dtype))
+        return likelihood + self.density.log_prob(points) - wide.log_prob(value)
+
+    def _in(self, dtype: torch.dtype) -> Self:
+        """Return the same distribution in another precision."""
+        if dtype == self.noise.dtype:
+            return self
+        new = copy.copy(self)
+        new.amplitude, new.noise = self.amplitude.to(dtype), self.noise.to(dtype)
+        new._unscaled = self._unscaled[0].to(dtype), self._unscaled[1].to(dtype)
+        new.noise_tril = None if self.noise_tril is None else self.noise_tril.to(dtype)
+        new._nodes = new._quadrature(self._counts)
+        if self._fixed_log_weights is not None:
+            new._fixed_log_weights = new._log_masses().log_softmax(-1)
+        new._fixed_mixture = None
+        return new
 
     def _mixture(self) -> SquareMixture:
         """Return what the density averages over the manifold, for noise that is standard."""
@@ -257,11 +292,48 @@ class ManifoldFilter(FilterDistribution):
             return self._log_density(some).requires_grad
 
     def _log_weights(self) -> Tensor:
-        """Return weights of the nodes, of sum one however narrow the density, ``batch + (n,)``."""
+        """Return weights of the nodes, of sum one, ``batch + (n,)``."""
         if self._fixed_log_weights is not None:
             return self._fixed_log_weights
+        masses = self._log_masses()
+        if self._checks_mass(masses) and (error := self._mass_error(masses)) > _MASS_ERROR:
+            warnings.warn(self._mass_message(error), stacklevel=3)
+        return masses.log_softmax(-1)
+
+    def _found_log_weights(self, may_add: bool) -> Tensor:
+        """Return the same for a density without gradient, with more nodes if it is narrow."""
+        masses = self._log_masses()
+        if isinstance(self.density, ManifoldUniform):
+            return masses.log_softmax(-1)
+        while may_add and 2 * self._counts[0] <= _MAX_NODES and self._mass_error(masses) > _ENOUGH:
+            self._counts = tuple(2 * count for count in self._counts)
+            masses = self._log_masses()
+        if self._checks_mass(masses) and (error := self._mass_error(masses)) > _MASS_ERROR:
+            raise ValueError(self._mass_message(error))
+        return masses.log_softmax(-1)
+
+    def _log_masses(self) -> Tensor:
+        """Return the density at the nodes times the area of a cell, of sum near one."""
         halves = [self._log_density(points) for points in self._half(self.noise, *self._counts)]
-        return torch.logaddexp(*halves).log_softmax(-1)
+        cell = self.manifold.log_volume - math.log(2 * math.prod(self._counts))
+        return torch.logaddexp(*halves) + cell
+
+    def _checks_mass(self, masses: Tensor) -> bool:
+        return bool(self._validate_args) and not (
+            torch.jit.is_tracing() or torch._C._functorch.is_functorch_wrapped_tensor(masses)
+        )
+
+    def _mass_error(self, masses: Tensor) -> float:
+        worst = masses.detach().logsumexp(-1).abs().amax()
+        error = self._number(worst)
+        return math.inf if math.isnan(error) else error
+
+    def _mass_message(self, error: float) -> str:
+        return (
+            f"{type(self).__name__}: expected num_nodes to be so large that density has the mass "
+            f"one at the nodes, to {_MASS_ERROR:g}, got {self._counts[0]} and an error of its "
+            f"logarithm of {error:.2g}; give num_nodes of at least 6 / s for standard deviation s"
+        )
 
     def _log_density(self, points: Tensor) -> Tensor:
         event = points.shape[1:]
@@ -276,7 +348,7 @@ class ManifoldFilter(FilterDistribution):
         white = torch.linalg.solve_triangular(self.noise_tril, rows.mT, upper=False).mT
         return white.reshape(filters.shape)
 
-    def _checked_counts(self, number: int | None) -> tuple[int, ...]:
+    def _checked_counts(self, number: int | None, are_numbers: bool) -> tuple[int, ...]:
         """Return the numbers of nodes, by default enough for draws of the distribution."""
         name, needed = type(self).__name__, self._needed[self.unit]
         if number is not None:
@@ -285,16 +357,30 @@ class ManifoldFilter(FilterDistribution):
             return (number, number // 2)[: len(needed)]
         coordinates, basis = self._quadrature((16, 8)[: len(needed)])
         largest = (coordinates @ self._whiten(basis)).detach().norm(dim=-1).max()
-        ratio = float((self.amplitude / self.noise).detach().max() * largest)
+        ratio = self._number((self.amplitude / self.noise).detach().max() * largest)
         fewer = 1.0 if basis.dtype == torch.float64 else _FEWER_IN_FLOAT32
-        wanted = [fewer * (a + b * ratio) / 2 for a, b in needed]
-        if not wanted[0] <= _MAX_NODES / 2:
+        foreseen = (_MAX_NODES / fewer - needed[0][0]) / needed[0][1]
+        if math.isnan(ratio) or (are_numbers and ratio > foreseen):
             raise ValueError(
-                f"{name}: expected filters F of an amplitude of at most "
-                f"{(_MAX_NODES / fewer - needed[0][0]) / needed[0][1]:.0f} times the noise, "
-                f"got {ratio:.3g}; raise noise, or give num_nodes"
+                f"{name}: expected filters F of an amplitude of at most {foreseen:.0f} times the "
+                f"noise, got {ratio:.3g}; raise noise, or give num_nodes"
             )
-        return tuple(2 * math.ceil(count) for count in wanted)
+        # Tensors may be draws of a prior or steps of an optimiser, which must not stop midway.
+        ratio = min(ratio, foreseen)
+        return tuple(2 * math.ceil(fewer * (a + b * ratio) / 2) for a, b in needed)
+
+    def _number(self, tensor: Tensor) -> float:
+        """Return a number on which the number of nodes depends."""
+        cause = None
+        if not (torch.jit.is_tracing() and _varies(tensor)):
+            try:
+                return float(tensor)
+            except RuntimeError as error:  # of vmap
+                cause = error
+        raise ValueError(
+            f"{type(self).__name__}: expected num_nodes to be given where amplitude, noise or "
+            f"density vary under torch.jit.trace or torch.vmap, got None"
+        ) from cause
 
     def _check_tril(self) -> None:
         name, size, tril = type(self).__name__, self.kernel_size**2, self.noise_tril
@@ -316,3 +402,31 @@ def _check_density(name: str, density: TorchDistribution, manifold: Manifold) ->
             f"{name}: expected density on {manifold}, with event shape "
             f"{tuple(manifold.event_shape)}, got {density}"
         )
+
+
+class _Reshaped(TransformedDistribution):
+    """A distribution of vectors as one of filters, with its moments."""
+
+    @property
+    def mean(self) -> Tensor:
+        return self.base_dist.mean.unflatten(-1, self.event_shape)
+
+    @property
+    def variance(self) -> Tensor:
+        return self.base_dist.variance.unflatten(-1, self.event_shape)
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """Return a copy of what has no gradient: results that are found once must stay right."""
+    return tensor if tensor.requires_grad else tensor.clone()
+
+
+def _varies(tensor: Tensor) -> bool:
+    """Return whether a tensor of a trace depends on its inputs, or on chance."""
+    nodes = [torch._C._get_value_trace(tensor).node()]  # type: ignore[attr-defined]
+    while nodes:
+        node = nodes.pop()
+        if node.kind() == "prim::Param" or node.isNondeterministic():
+            return True
+        nodes += [value.node() for value in node.inputs()]
+    return False

@@ -7,22 +7,24 @@ import math
 from typing import Any
 
 import torch
-from pyro.distributions import TorchDistribution, constraints
+from pyro.distributions import constraints
 from torch import Size, Tensor
 from torch.types import _size
+
+from pyro_manifolds.distributions.filter_distribution import FilterDistribution
 
 __all__ = ["MixtureFilter"]
 
 
-class MixtureFilter(TorchDistribution):
+class MixtureFilter(FilterDistribution):
     r"""Mixture of many normal distributions of square filters, with diagonal or low-rank noise.
 
     Filters of component :math:`n` are :math:`w = B (\mu_n + S_n \varepsilon + V_n \eta)`, row by
     row, with independent standard normal :math:`\varepsilon, \eta`, diagonal :math:`S_n`, and a
     basis :math:`B` that all components share, such as pixels or principal components. The density
     is with respect to Lebesgue measure on the :math:`d = k^2` weights; for all components at once
-    it is two matrix products and a logsumexp. This is what the quadrature of a
-    :class:`~pyro_manifolds.nn.DeepFilterPrior` over its latent surface comes to.
+    it is two matrix products, summed in float64, and a logsumexp. This is what the quadrature of
+    a :class:`~pyro_manifolds.nn.DeepFilterPrior` over its latent surface comes to.
 
     Args:
         logits: Weights of the components on the log scale, shape ``(n,)``; normalised here.
@@ -48,7 +50,6 @@ class MixtureFilter(TorchDistribution):
         "loc": constraints.independent(constraints.real, 2),
         "scale": constraints.independent(constraints.positive, 2),
     }
-    support = constraints.independent(constraints.real, 2)
 
     def __init__(
         self,
@@ -65,10 +66,8 @@ class MixtureFilter(TorchDistribution):
         self.factor = loc.new_empty(loc.shape + (0,)) if factor is None else factor
         self.basis = torch.eye(loc.shape[1]).to(loc) if basis is None else basis
         self.kernel_size = math.isqrt(loc.shape[1])
+        self._size = loc.new_ones(())  # what filters are multiplied by, for each row of the batch
         super().__init__(Size(), Size([self.kernel_size] * 2), validate_args=validate_args)
-        self._product = _product(self.logits, loc, scale, self.factor)
-        self._inverse = torch.linalg.inv(self.basis)
-        self._log_det = torch.linalg.slogdet(self.basis).logabsdet
 
     def __repr__(self) -> str:
         return f"MixtureFilter(components: {len(self.logits)}, kernel_size: {self.kernel_size})"
@@ -76,21 +75,17 @@ class MixtureFilter(TorchDistribution):
     @property
     def mean(self) -> Tensor:
         mean = (self.basis @ (self.logits.exp() @ self.loc)).reshape(self.event_shape)
-        return mean.expand(self.batch_shape + self.event_shape)
+        return (self._size[..., None, None] * mean).expand(self.batch_shape + self.event_shape)
 
     @property
     def covariance_matrix(self) -> Tensor:
-        """Covariance of the weights, row by row, ``batch_shape + (d, d)``."""
         weights = self.logits.exp()
         columns = torch.cat([(self.loc - weights @ self.loc).unsqueeze(-1), self.factor], -1)
         columns = (weights.sqrt()[:, None, None] * columns).transpose(0, 1).flatten(1)
         covariance = columns @ columns.mT + torch.diag(weights @ self.scale.square())
         covariance = self.basis @ covariance @ self.basis.mT
-        return covariance.expand(self.batch_shape + covariance.shape)
-
-    @property
-    def variance(self) -> Tensor:
-        return self.covariance_matrix.diagonal(dim1=-2, dim2=-1).unflatten(-1, self.event_shape)
+        scaled = self._size.square()[..., None, None] * covariance
+        return scaled.expand(self.batch_shape + covariance.shape)
 
     def expand(self, batch_shape: _size, _instance: Any = None) -> MixtureFilter:
         new = self._get_checked_instance(MixtureFilter, _instance or copy.copy(self))
@@ -98,10 +93,11 @@ class MixtureFilter(TorchDistribution):
         new._batch_shape = Size(batch_shape)  # components serve all rows
         return new
 
-    def rescale(self, factor: float) -> MixtureFilter:
-        """Return the distribution of ``factor * w``."""
-        parts = (self.logits, self.loc, self.scale, self.factor, factor * self.basis)
-        return MixtureFilter(*parts, validate_args=False).expand(self.batch_shape)
+    def rescale(self, factor: Tensor | float) -> MixtureFilter:
+        factor = torch.as_tensor(factor, dtype=self._size.dtype, device=self._size.device)
+        new = self.expand(torch.broadcast_shapes(factor.shape, self.batch_shape))
+        new._size = factor * self._size
+        return new
 
     def sample(self, sample_shape: _size = torch.Size()) -> Tensor:
         shape = self._extended_shape(sample_shape)[:-2]
@@ -113,18 +109,25 @@ class MixtureFilter(TorchDistribution):
             noise = torch.randn(shape + factor.shape[-1:]).to(factor)
             u = self.loc[index] + self.scale[index] * torch.randn_like(self.loc[index])
             u = u + (factor @ noise.unsqueeze(-1)).squeeze(-1)
-            return (u @ self.basis.mT).reshape(shape + self.event_shape)
+            w = (u @ self.basis.mT).reshape(shape + self.event_shape)
+            return self._size[..., None, None] * w
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        u = value.flatten(-2) @ self._inverse.mT
-        linear, constant, columns, shift = self._product
+        # In float64: the squares are those of loc over scale, and all but a few units cancel.
+        basis, inner = self.basis.double(), (value / self._size[..., None, None]).flatten(-2)
+        u = inner.double() @ torch.linalg.inv(basis).mT
+        linear, constant, columns, shift = _product(
+            *(part.double() for part in (self.logits, self.loc, self.scale, self.factor))
+        )
         terms = torch.cat([u, u.square()], -1) @ linear + constant
         if len(shift):
             projections = (u @ columns - shift.flatten()).unflatten(-1, shift.shape)
             terms = terms + 0.5 * projections.square().sum(-2)
-        log_prob = terms.logsumexp(-1) - self._log_det
+        size = self.kernel_size**2 * self._size.abs().log()
+        log_det = torch.linalg.slogdet(basis).logabsdet
+        log_prob = (terms.logsumexp(-1) - log_det).to(value.dtype) - size
         return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
 
 

@@ -70,6 +70,11 @@ class DeepPriorGuide(PyroModule):
         self._priors = tuple(priors.items())  # modules in a tuple are not registered
         self.weights = make_guide(poutine.block(model, hide=[f"{name}/point" for name in priors]))
 
+    @property
+    def prototype_trace(self) -> Any:
+        """Trace of the model by the guide of the weights, ``None`` before its first call."""
+        return self.weights.prototype_trace
+
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         with poutine.trace() as tracer:
             values = dict(self.weights(*args, **kwargs))

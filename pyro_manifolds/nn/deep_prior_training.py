@@ -17,9 +17,12 @@ from pyro_manifolds.infer import evidence_bounds
 from pyro_manifolds.manifolds import KleinBottle, Manifold
 from pyro_manifolds.nn.alignment import align_to_manifold, principal_start
 from pyro_manifolds.nn.deep_filter_prior import DeepFilterPrior
+from pyro_manifolds.nn.held_out import check_counts, check_filters, split_filters
 from pyro_manifolds.ops.filters import nearest_klein_filters
 
 __all__ = ["fit_deep_filter_prior", "starting_points"]
+
+_NAME = "fit_deep_filter_prior"  # in messages of errors
 
 
 def fit_deep_filter_prior(
@@ -50,7 +53,8 @@ def fit_deep_filter_prior(
         prior: The prior, trained in place.
         filters: Shape ``(n, k, k)``; they are moved to the dtype and device of the prior. Their
             root mean square becomes the unit of the networks.
-        validation: Filters held out, or the fraction of ``filters`` to hold out at random.
+        validation: Filters held out, or the fraction of ``filters`` to hold out at random. They
+            only choose among the checks: neither units nor start are taken from them.
         whiten: Whether the decoder tells principal components of the filters, rather than pixels.
             On 5 x 5 patches of photographs the former is seven nats better.
         points: Points of the filters to start from, ``(n,) + manifold.event_shape``; by default
@@ -79,19 +83,23 @@ def fit_deep_filter_prior(
         >>> scores[-1] > scores[0]
         True
     """
-    _check(prior, filters, validation, points, start_steps, steps, batch_size, check_every)
+    _check(prior, filters, validation, points, start_steps)
+    check_counts(_NAME, steps=steps, batch_size=batch_size, check_every=check_every)
     like = prior.model.basis
     filters = filters.to(like)
     prior.requires_grad_(True).train()
     devices = [like.device] if like.is_cuda else []
     with torch.random.fork_rng(devices), pyro.get_param_store().scope():
         torch.manual_seed(seed)
-        prior.set_units(filters, whiten=whiten)
-        if start_steps and points is None:
-            points = starting_points(prior.manifold, filters)
-        if start_steps and points is not None:
-            _start(prior, filters, points.to(like), start_steps, batch_size)
-        train, held_out = _split(filters, validation)
+        rows, held_out = split_filters(filters, validation)
+        train = filters[rows]
+        prior.set_units(train, whiten=whiten)
+        if start_steps:
+            if points is None:
+                start = starting_points(prior.manifold, train)
+            else:
+                start = points.to(like)[rows]
+            _start(prior, train, start, start_steps, batch_size)
         options = (steps, min(batch_size, len(train)), learning_rate, check_every, progress)
         scores = _train(prior, train, held_out, *options)
     prior.requires_grad_(False).eval()
@@ -195,37 +203,14 @@ def _score(prior: DeepFilterPrior, filters: Tensor) -> float:
     return torch.cat(bounds).mean().item()
 
 
-def _split(filters: Tensor, validation: Tensor | float) -> tuple[Tensor, Tensor]:
-    if isinstance(validation, Tensor):
-        return filters, validation.to(filters)
-    order = torch.randperm(len(filters), device=filters.device)
-    number = max(1, int(validation * len(filters)))
-    return filters[order[number:]], filters[order[:number]]
-
-
 def _check(
     prior: DeepFilterPrior,
     filters: Tensor,
     validation: Tensor | float,
     points: Tensor | None,
     start_steps: int,
-    *counts: int,
 ) -> None:
-    side = prior.kernel_size
-    parts = {"filters": filters}
-    if isinstance(validation, Tensor):
-        parts["validation"] = validation
-    elif not 0 < validation < 1:
-        raise ValueError(
-            "fit_deep_filter_prior: expected validation to be filters or in (0, 1), "
-            f"got {validation}"
-        )
-    for name, part in parts.items():
-        if part.dim() != 3 or part.shape[1:] != (side, side) or len(part) < 2:
-            raise ValueError(
-                f"fit_deep_filter_prior: expected {name} of shape (n, {side}, {side}) with "
-                f"n >= 2, got {tuple(part.shape)}"
-            )
+    check_filters(_NAME, prior.kernel_size, filters, validation)
     expected = (len(filters), *prior.manifold.event_shape)
     if points is not None and points.shape != expected:
         raise ValueError(
@@ -234,6 +219,3 @@ def _check(
         )
     if start_steps < 0:
         raise ValueError(f"fit_deep_filter_prior: expected start_steps >= 0, got {start_steps}")
-    for name, count in zip(("steps", "batch_size", "check_every"), counts, strict=True):
-        if count < 1:
-            raise ValueError(f"fit_deep_filter_prior: expected {name} >= 1, got {count}")

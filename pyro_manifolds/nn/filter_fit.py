@@ -15,8 +15,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pyro_manifolds.nn.filter_prior import KleinFilterPrior
+from pyro_manifolds.nn.held_out import check_counts, check_filters, split_filters
 
 __all__ = ["fit_filter_prior"]
+
+_NAME = "fit_filter_prior"  # in messages of errors
 
 
 def fit_filter_prior(
@@ -36,7 +39,9 @@ def fit_filter_prior(
 
     Pyro's SVI with an empty guide on minibatches. The amplitude and the noise start from the size
     of the filters; the step size falls to a twentieth. The parameters end as the best ones on the
-    filters held out. Neither Pyro's parameter store nor the global random state is changed.
+    filters held out, and the prior is ready for a net: in ``eval()`` mode, without gradients, so
+    that ``prior()`` is a fixed distribution. ``prior.requires_grad_(True)`` lets it learn again.
+    Neither Pyro's parameter store nor the global random state is changed.
 
     Args:
         prior: The prior, trained in place.
@@ -55,7 +60,8 @@ def fit_filter_prior(
         Mean log-density of the filters held out, in nats, before training and at each check.
 
     Raises:
-        ValueError: If an argument is out of range, or has the wrong shape.
+        ValueError: If an argument is out of range, or has the wrong shape, or if every filter is
+            constant.
         FloatingPointError: If the likelihood stops being finite.
 
     Example:
@@ -63,23 +69,33 @@ def fit_filter_prior(
         >>> filters = KleinFilter(3, 2.0, 0.5, unit=True).sample((500,))
         >>> prior = KleinFilterPrior(3, 0)
         >>> scores = fit_filter_prior(prior, filters, steps=100, progress=False)
-        >>> prior().amplitude.detach().round(), scores[-1] > scores[0]
+        >>> prior().amplitude.round(), scores[-1] > scores[0]
         (tensor(2.), True)
     """
-    _check_fit(prior, filters, validation, steps, batch_size, check_every, patience)
+    _check_sites(prior)
+    check_filters(_NAME, prior.kernel_size, filters, validation)
+    check_counts(
+        _NAME, steps=steps, batch_size=batch_size, check_every=check_every, patience=patience
+    )
     like = cast(Tensor, prior.log_amplitude).detach()
-    with torch.random.fork_rng(), pyro.get_param_store().scope():
+    filters = filters.to(like)
+    with (
+        torch.random.fork_rng([like.device] if like.is_cuda else []),
+        pyro.get_param_store().scope(),
+    ):
         torch.manual_seed(seed)
-        train, held_out = _split(filters.to(like), validation)
+        rows, held_out = split_filters(filters, validation)
+        train = filters[rows]
         _start(prior, train)
+        prior.requires_grad_(True).train()
         decay = 0.05 ** (1 / steps)
         svi = SVI(_model, _guide, ClippedAdam({"lr": learning_rate, "lrd": decay}), Trace_ELBO())
         scores = [_score(prior, held_out)]
         best, since = copy.deepcopy(prior.state_dict()), 0
         bar = tqdm(range(1, steps + 1), desc="prior", disable=not progress, mininterval=1.0)
         for step in bar:
-            rows = torch.randint(len(train), (min(batch_size, len(train)),), device=like.device)
-            loss = svi.step(prior, train[rows])
+            batch = torch.randint(len(train), (min(batch_size, len(train)),), device=like.device)
+            loss = svi.step(prior, train[batch])
             if not math.isfinite(loss):
                 raise FloatingPointError(
                     f"fit_filter_prior: expected a finite loss, got {loss} at step {step}; "
@@ -96,6 +112,7 @@ def fit_filter_prior(
                 break
         bar.close()
         prior.load_state_dict(best)
+    prior.requires_grad_(False).eval()
     return scores
 
 
@@ -113,18 +130,14 @@ def _guide(prior: KleinFilterPrior, filters: Tensor) -> None:
 def _start(prior: KleinFilterPrior, filters: Tensor) -> None:
     """Start with half of the variance round the mean on the Klein bottle."""
     centred = filters - filters.mean((-2, -1), keepdim=True)
+    if centred.abs().max() <= 10 * torch.finfo(filters.dtype).eps * filters.abs().max():
+        raise ValueError(
+            f"{_NAME}: expected filters that vary from pixel to pixel, got constant ones"
+        )
     half = centred.square().sum((-2, -1)).mean() / 2
     norm = prior().family(filters.new_zeros(2)).norm()
     cast(Tensor, prior.log_amplitude).copy_((half.sqrt() / norm).log())
     cast(Tensor, prior.log_noise).copy_((half.sqrt() / prior.kernel_size).log())
-
-
-def _split(filters: Tensor, validation: Tensor | float) -> tuple[Tensor, Tensor]:
-    if isinstance(validation, Tensor):
-        return filters, validation.to(filters)
-    order = torch.randperm(len(filters), device=filters.device)
-    number = max(1, int(validation * len(filters)))
-    return filters[order[number:]], filters[order[:number]]
 
 
 @torch.no_grad()
@@ -133,31 +146,9 @@ def _score(prior: KleinFilterPrior, filters: Tensor) -> float:
     return torch.cat([law.log_prob(part) for part in filters.split(1000)]).mean().item()
 
 
-def _check_fit(
-    prior: KleinFilterPrior, filters: Tensor, validation: Tensor | float, *counts: int
-) -> None:
+def _check_sites(prior: KleinFilterPrior) -> None:
     if prior.log_amplitude is None or prior.log_noise is None:
         raise ValueError(
-            "fit_filter_prior: expected a prior whose amplitude and noise are parameters, got "
-            "one where they are sites; fit that with SVI and a guide"
+            f"{_NAME}: expected a prior whose amplitude and noise are parameters, got one where "
+            "they are sites; fit that with SVI and a guide"
         )
-    side = prior.kernel_size
-    parts = {"filters": filters}
-    if isinstance(validation, Tensor):
-        parts["validation"] = validation
-    elif not 0 < validation < 1:
-        raise ValueError(
-            f"fit_filter_prior: expected validation to be filters or in (0, 1), got {validation}"
-        )
-    for name, part in parts.items():
-        if part.dim() != 3 or part.shape[1:] != (side, side) or len(part) < 2:
-            raise ValueError(
-                f"fit_filter_prior: expected {name} of shape (n, {side}, {side}) with n >= 2, "
-                f"got {tuple(part.shape)}"
-            )
-        if not part.isfinite().all():
-            raise ValueError(f"fit_filter_prior: expected finite {name}, got nan or infinity")
-    names = ("steps", "batch_size", "check_every", "patience")
-    for name, count in zip(names, counts, strict=True):
-        if count < 1:
-            raise ValueError(f"fit_filter_prior: expected {name} >= 1, got {count}")

@@ -8,7 +8,8 @@ from typing import cast
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.distributions import TorchDistribution, constraints
+from pyro.distributions import constraints
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import transform_to
 
@@ -71,11 +72,21 @@ class KleinFilterPrior(nn.Module):
     r"""Learned :class:`~pyro_manifolds.distributions.KleinFilter`: called, it returns one.
 
     Amplitude, noise, the density of points on the Klein bottle and the shape of the noise are
-    parameters of the module. They are learned by :func:`fit_filter_prior`; in any Pyro model that
-    has ``pyro.sample("w", prior(), obs=filters)`` in a plate; or along with a net whose weights
-    have the prior ``prior()`` or ``prior().rescale(...)``. ``state_dict`` saves them. Where
-    ``amplitude`` or ``noise`` is given as a distribution, it is a site of that name instead, at
-    each call: to be Bayesian about the scale of a prior.
+    parameters of the module, and ``state_dict`` saves them. :func:`fit_filter_prior` learns them
+    from filters; so does any Pyro model that registers the module by ``pyro.module`` and has
+    ``pyro.sample("w", prior(), obs=filters)`` in a plate.
+
+    As prior of the layer ``"0"`` of a :class:`~pyro_manifolds.nn.bayesian.BayesianModule` it is
+
+    - learned along with the net, ``{"0": prior}``, unless frozen, as it is after
+      :func:`fit_filter_prior`: ``prior.requires_grad_(True)`` thaws it. Layers may share it;
+    - fixed, ``{"0": prior.requires_grad_(False)()}``, or ``{"0": prior()}`` after that fit.
+      Rescale what it returns, as ``scaled_to_fan_in(prior())`` does.
+
+    Where ``amplitude`` or ``noise`` is given as a distribution, it is a site of that name instead,
+    at each call: to be Bayesian about the scale of a prior. Then ``{"0": prior}`` serves a single
+    layer; ``{nn.Conv2d: prior.forward}`` has sites for each layer, ``"0.weight/amplitude"``, but
+    does not learn the parameters that are left.
 
     The noise is ``"white"``; or ``"full"``, with any covariance; or ``"spectral"``, with two
     parameters: the cosines of :func:`~pyro_manifolds.datasets.dct_basis` are independent, with
@@ -88,8 +99,8 @@ class KleinFilterPrior(nn.Module):
         num_components: Number of wrapped normals in the density of points; 0 for the uniform one.
         density: Module that returns a distribution on ``KleinBottle()``, such as a flow, in place
             of the mixture.
-        amplitude: Where the amplitude starts, or its distribution.
-        noise: Where the noise starts, or its distribution.
+        amplitude: Where the amplitude starts, a positive number, or its distribution.
+        noise: Where the noise starts, a positive number, or its distribution.
         noise_shape: ``"white"``, ``"spectral"`` or ``"full"``.
         unit: Whether the filters have mean zero and norm one, as in ``KleinFilter``.
         num_nodes: Nodes along each angle, as in ``KleinFilter``. The default is good to 0.001
@@ -98,7 +109,9 @@ class KleinFilterPrior(nn.Module):
         generator: Source of the locations to start from.
 
     Raises:
-        ValueError: If an argument is out of range.
+        TypeError: If amplitude or noise is neither a number nor a distribution.
+        ValueError: If an argument is out of range, or on a call, if a second layer has the same
+            sites.
 
     Example:
         >>> from pyro_manifolds.nn import KleinFilterPrior
@@ -116,8 +129,8 @@ class KleinFilterPrior(nn.Module):
         num_components: int = 8,
         *,
         density: nn.Module | None = None,
-        amplitude: TorchDistribution | float = 1.0,
-        noise: TorchDistribution | float = 0.3,
+        amplitude: TorchDistributionMixin | Tensor | float = 1.0,
+        noise: TorchDistributionMixin | Tensor | float = 0.3,
         noise_shape: str = "white",
         unit: bool = True,
         num_nodes: int | None = 64,
@@ -130,13 +143,13 @@ class KleinFilterPrior(nn.Module):
             density = KleinMixture(num_components, generator=generator)
         self.kernel_size, self.noise_shape = kernel_size, noise_shape
         self.unit, self.num_nodes, self.density = unit, num_nodes, density
-        self._priors: dict[str, TorchDistribution] = {}
+        self._priors: dict[str, TorchDistributionMixin] = {}
         for name, value in (("amplitude", amplitude), ("noise", noise)):
-            if isinstance(value, float | int):
-                self.register_parameter(f"log_{name}", nn.Parameter(torch.tensor(value).log()))
-            else:
+            if isinstance(value, TorchDistributionMixin):
                 self._priors[name] = value
                 self.register_parameter(f"log_{name}", None)
+            else:
+                self.register_parameter(f"log_{name}", nn.Parameter(_positive(name, value).log()))
         if noise_shape == "spectral":
             self.exponent = nn.Parameter(torch.tensor(0.0))
             self.log_mean_ratio = nn.Parameter(torch.tensor(0.0))
@@ -166,11 +179,18 @@ class KleinFilterPrior(nn.Module):
             total -= size * (size - 1) // 2 + 1
         return total - isinstance(self.density, KleinMixture)
 
-    def forward(self) -> KleinFilter:
+    def forward(self, parameter: Tensor | None = None) -> KleinFilter:
+        """Return the distribution of filters.
+
+        Args:
+            parameter: Weights of the layer that it is the prior of, ``(..., k, k)``, if it is one:
+                sites of vectorised particles get as many dimensions on the right.
+        """
+        rows = 0 if parameter is None else parameter.dim() - 2
         return KleinFilter(
             self.kernel_size,
-            self._value("amplitude"),
-            self._value("noise"),
+            self._value("amplitude", rows),
+            self._value("noise", rows),
             None if self.density is None else self.density(),
             unit=self.unit,
             noise_tril=self.noise_tril,
@@ -178,10 +198,14 @@ class KleinFilterPrior(nn.Module):
             validate_args=False,
         )
 
-    def _value(self, name: str) -> Tensor:
-        if name in self._priors:
-            return pyro.sample(name, self._priors[name])
-        return cast(Tensor, getattr(self, f"log_{name}")).exp()
+    def _value(self, name: str, rows: int) -> Tensor:
+        if name not in self._priors:
+            return cast(Tensor, getattr(self, f"log_{name}")).exp()
+        value = _sample(name, self._priors[name])
+        # As the prior of a net the function has these dimensions already, and the module has not.
+        if 0 < value.dim() <= rows + 1:
+            value = value[(..., *(None,) * rows)]
+        return value
 
 
 def spectrum(size: int) -> tuple[Tensor, Tensor]:
@@ -196,6 +220,33 @@ def spectrum(size: int) -> tuple[Tensor, Tensor]:
     values = values / values.log().mean().exp()
     dtype = torch.get_default_dtype()
     return basis.to(dtype), values.to(dtype)
+
+
+def _sample(name: str, prior: TorchDistributionMixin) -> Tensor:
+    try:
+        return pyro.sample(name, prior)
+    except RuntimeError as error:
+        if f"sites named '{name}'" not in str(error):
+            raise
+        raise ValueError(
+            f"KleinFilterPrior: expected one call in a model where {name} is a site, got a second "
+            "one; as prior of several layers give prior.forward, for sites of each layer's own"
+        ) from error
+
+
+def _positive(name: str, value: Tensor | float) -> Tensor:
+    if not isinstance(value, Tensor | float | int):
+        raise TypeError(
+            f"KleinFilterPrior: expected {name} to be a positive number or a distribution, "
+            f"got {value!r}"
+        )
+    number = torch.as_tensor(value, dtype=torch.get_default_dtype()).detach().clone()
+    if number.dim() or not 0 < number < math.inf:
+        raise ValueError(
+            f"KleinFilterPrior: expected {name} to be a positive number or a distribution, "
+            f"got {value}"
+        )
+    return number
 
 
 def _check_prior(num_components: int, noise_shape: str) -> None:

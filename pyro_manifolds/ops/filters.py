@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+import operator
+from typing import NamedTuple, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -137,7 +138,7 @@ def klein_basis(kernel_size: int, like: Tensor) -> Tensor:
     Raises:
         ValueError: If ``kernel_size`` is wrong.
     """
-    check_kernel_size("klein_filters", kernel_size)
+    kernel_size = check_kernel_size("klein_filters", kernel_size)
     half, side = kernel_size // 2, 2 / kernel_size
     steps = side * torch.arange(-half, half + 1, dtype=like.dtype, device=like.device)
     x, y = steps.expand(kernel_size, -1), -steps.unsqueeze(-1).expand(-1, kernel_size)
@@ -219,16 +220,21 @@ def nearest_klein_filters(filters: Tensor) -> NearestFilters:
     )
 
 
-def check_kernel_size(caller: str, kernel_size: int) -> None:
-    """Refuse sides that are even or below three.
+def check_kernel_size(caller: str, kernel_size: int) -> int:
+    """Return the side as an ``int``, and refuse one that is even or below three.
 
     Raises:
         ValueError: If so.
     """
-    if not isinstance(kernel_size, int) or kernel_size < 3 or kernel_size % 2 == 0:
+    if (
+        not isinstance(kernel_size, SupportsIndex)
+        or operator.index(kernel_size) < 3
+        or kernel_size % 2 == 0
+    ):
         raise ValueError(
             f"{caller}: expected kernel_size to be odd and at least 3, got {kernel_size}"
         )
+    return operator.index(kernel_size)
 
 
 def _unit_klein(points: Tensor, size: int) -> Tensor:

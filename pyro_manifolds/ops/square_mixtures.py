@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch.nn.functional import pad
 
 from pyro_manifolds.ops.function import apply
@@ -84,6 +85,7 @@ class _Mixed(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         *tensors, ctx.keep = inputs
         ctx.save_for_backward(*tensors, *output[1:])
+        ctx.save_for_forward(*tensors)
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
 
@@ -91,18 +93,44 @@ class _Mixed(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor | None, *unused: None) -> tuple[Tensor | None, ...]:
         if grad is None:
             return (None,) * 5
-        *inputs, slope, shares = ctx.saved_tensors
+        x, first, second, table, slope, shares = ctx.saved_tensors
         by_x, by_first, by_second, by_table, _ = ctx.needs_input_grad
         again = torch.is_grad_enabled()  # for second derivatives
         if again or by_first or by_second or (by_table and not ctx.keep):
-            return *_derivatives(inputs, ctx.needs_input_grad[:4], grad, again), None
+            found = _derivatives(x, first, second, table, grad.unsqueeze(-1))
+            pairs = zip(found, ctx.needs_input_grad, strict=False)
+            return *(part if need else None for part, need in pairs), None
         grad = grad.unsqueeze(-1)
         table_grad = None
         if by_table:
-            x, first, second, _ = inputs
             rows = pad((x @ first) * (x @ second), (0, 1), value=1.0)
             table_grad = shares.mT @ (grad * rows).reshape(-1, rows.shape[-1])
         return grad * slope if by_x else None, None, None, table_grad, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, None, None]:
+        levels = [level.key().name for level in retrieve_all_functorch_interpreters()]
+        if levels.count("Jvp") > 1:  # torch would return a derivative of zero
+            raise NotImplementedError(
+                "SquareMixture: expected one forward derivative, got one of another; "
+                "use torch.func.hessian, or jacrev within"
+            )
+        x, first, second, table = ctx.saved_tensors
+        dx, d_first, d_second, d_table, _ = tangents
+        a, b = x @ first, x @ second
+        rows = pad(a * b, (0, 1), value=1.0)
+        shares = (rows @ table.mT).softmax(-1)
+        mean = shares @ table[:, :-1]
+        value = x.new_zeros(x.shape[:-1])
+        if dx is not None:
+            value = (mean * ((dx @ first) * b + a * (dx @ second))).sum(-1) - (x * dx).sum(-1)
+        if d_first is not None:
+            value = value + (mean * (x @ d_first) * b).sum(-1)
+        if d_second is not None:
+            value = value + (mean * a * (x @ d_second)).sum(-1)
+        if d_table is not None:
+            value = value + (shares * (rows @ d_table.mT)).sum(-1)
+        return value, None, None
 
 
 # Torch asks for the signature at every call; found anew each time, it is a sixth of the cost.
@@ -124,15 +152,15 @@ def _block(rows: Tensor, table: Tensor, keep: bool) -> tuple[Tensor, Tensor, Ten
 
 
 def _derivatives(
-    inputs: list[Tensor], needed: tuple[bool, ...], grad: Tensor, create_graph: bool
-) -> list[Tensor | None]:
-    """Return derivatives by the inputs that need one, by way of autograd."""
-    with torch.enable_grad():
-        if not create_graph:
-            inputs = [tensor.detach().requires_grad_() for tensor in inputs]
-        x, first, second, table = inputs
-        rows = pad((x @ first) * (x @ second), (0, 1), value=1.0)
-        value = (rows @ table.mT).logsumexp(-1) - 0.5 * x.square().sum(-1)
-        wanted = [tensor for tensor, need in zip(inputs, needed, strict=True) if need]
-        found = iter(torch.autograd.grad(value, wanted, grad, create_graph=create_graph))
-    return [next(found) if need else None for need in needed]
+    x: Tensor, first: Tensor, second: Tensor, table: Tensor, grad: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return derivatives by the inputs, in operations of which any derivative can be taken."""
+    batch = x.shape
+    x, grad = x.reshape(-1, batch[-1]), grad.reshape(-1, 1)
+    a, b = x @ first, x @ second
+    rows = pad(a * b, (0, 1), value=1.0)
+    shares = grad * (rows @ table.mT).softmax(-1)
+    mean = shares @ table[:, :-1]
+    by_a, by_b = mean * b, mean * a
+    by_x = by_a @ first.mT + by_b @ second.mT - grad * x
+    return by_x.reshape(batch), x.mT @ by_a, x.mT @ by_b, shares.mT @ rows

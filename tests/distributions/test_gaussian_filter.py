@@ -58,6 +58,21 @@ def test_rescaling(factor):
     assert_close(scaled.log_prob(square.sqrt()[..., None, None] * w), expected)
 
 
+def test_precisions_are_the_wider_one():
+    matrix = covariance(4)
+    w = GaussianFilter(matrix).sample((3,))
+    found = GaussianFilter(matrix.float()).log_prob(w)
+    expected = GaussianFilter(matrix.float().double()).log_prob(w)
+    assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert_close(GaussianFilter(matrix).log_prob(w.float()), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_zero_is_no_factor():
+    with pytest.raises(ValueError, match="GaussianFilter: expected factor .* got tensor"):
+        GaussianFilter(covariance()).rescale(0.0)
+    assert GaussianFilter(covariance(4)).expand([2, -1]).batch_shape == (2, 4)
+
+
 def test_one_draw_for_each_cell_of_an_expansion():
     d = GaussianFilter(covariance()).expand([1000, 2])
     w = d.sample()
@@ -77,6 +92,7 @@ def test_one_draw_for_each_cell_of_an_expansion():
         ({"covariance_matrix": torch.eye(8)}, r"\(..., k \* k, k \* k\), got \(8, 8\)"),
         ({"scale_tril": torch.ones(9)}, r"expected scale_tril of shape .* got \(9,\)"),
         ({"covariance_matrix": torch.tensor(1.0)}, r"got \(\)"),
+        ({"covariance_matrix": 2.0}, "expected covariance_matrix to be a tensor .* got 2.0"),
         ({"covariance_matrix": -torch.eye(9)}, "covariance_matrix"),
         ({"scale_tril": torch.ones(9, 9)}, "scale_tril"),
     ],

@@ -108,9 +108,55 @@ def test_mass_is_one():
     assert_mean(ratios, torch.ones((), dtype=torch.float64), floor=1e-6, what="mass")
 
 
+def test_most_draws_are_exact_and_few_are_not_far_off():
+    d = KleinFilter(3, double(1.0)[0], 0.1, unit=True)
+    w = d.sample((3000,))
+    finer = KleinFilter(3, double(1.0)[0], 0.1, unit=True, num_nodes=320)
+    error = (d.log_prob(w) - finer.log_prob(w)).abs()
+    assert error.quantile(0.99) < 1e-8
+    assert error.max() < 1e-4
+
+
+@pytest.mark.parametrize("scale", [0.1, 0.05, 0.03])
+def test_narrow_densities_get_more_nodes(scale):
+    density = WrappedNormal(KLEIN, double(1.0, 1.0), double(scale, scale))
+    d, finer = (KleinFilter(3, double(1.0)[0], 0.3, density, num_nodes=n) for n in (None, 400))
+    w = d.sample((50,))
+    assert_close(d.log_prob(w), finer.log_prob(w), atol=1e-4, rtol=0)
+
+
+def test_too_few_nodes_for_a_narrow_density_are_told():
+    scale = double(0.02, 0.02)
+    density = WrappedNormal(KLEIN, double(1.0, 1.0), scale)
+    message = "KleinFilter: expected num_nodes to be so large .* got 40 and an error"
+    with pytest.raises(ValueError, match=message):
+        KleinFilter(3, 1.0, 0.3, density, num_nodes=40)
+    with pytest.raises(ValueError, match="KleinFilter: expected num_nodes to be so large"):
+        KleinFilter(3, 1.0, 0.3, WrappedNormal(KLEIN, double(1.0, 1.0), scale / 20))
+    KleinFilter(3, 1.0, 0.3, density, num_nodes=40, validate_args=False)
+    scale.requires_grad_()
+    learned = KleinFilter(3, 1.0, 0.3, WrappedNormal(KLEIN, double(1.0, 1.0), scale), num_nodes=40)
+    with pytest.warns(UserWarning, match=message):
+        learned.log_prob(torch.zeros(3, 3))
+
+
+def test_plain_numbers_have_the_precision_of_the_density_and_values_take_part():
+    assert KleinFilter(3, 1.0, 0.5, wrapped()).sample().dtype == torch.float64
+    w, exact = torch.randn(5, 3, 3).double(), KleinFilter(3, double(1.0)[0], 0.5, unit=True)
+    single = KleinFilter(3, 1.0, 0.5, unit=True)
+    assert_close(single.log_prob(w), exact.log_prob(w), atol=1e-5, rtol=1e-6)
+    assert_close(exact.log_prob(w.float()), exact.log_prob(w), atol=1e-5, rtol=1e-6)
+    z = double(0.3, 1.0)
+    assert_close(single.log_posterior(w, z), exact.log_posterior(w, z), atol=1e-5, rtol=1e-5)
+    slope, exact_slope = (
+        torch.func.grad(lambda w, d=d: d.log_prob(w).sum())(w) for d in (single, exact)
+    )
+    assert_close(slope, exact_slope, atol=1e-5, rtol=1e-5)
+
+
 def test_amplitude_and_noise_set_the_dtype():
     """A density of points in double precision is rounded."""
-    narrow = KleinFilter(3, 1.5, 0.5, wrapped())
+    narrow = KleinFilter(3, torch.tensor(1.5), 0.5, wrapped())
     exact = KleinFilter(3, double(1.5)[0], 0.5, wrapped())
     w = narrow.sample((20,))
     assert w.dtype == narrow.log_prob(w).dtype == narrow.covariance_matrix.dtype == torch.float32
@@ -197,6 +243,11 @@ def test_filters_given_their_point_are_normal(tril):
     z = double([0.3, 1.0], [2.0, -1.0])
     given = d.given(z)
     assert (given.batch_shape, given.event_shape) == ((2,), (3, 3))
+    assert given.mean.equal(torch.zeros(2, 3, 3).double())
+    covariances = 2.25 * d.family(z).square() + 0.16 * (
+        1 if tril is None else tril.square().sum(-1).reshape(3, 3)
+    )
+    assert_close(given.variance, covariances)
     w = d.sample((5, 2))
     shape = np.eye(9) if tril is None else (tril @ tril.mT).numpy()
     for i, f in enumerate(unit(filters(z[:, 0], z[:, 1], 3))):
@@ -233,17 +284,21 @@ def test_small_and_large_units(scale, dtype):
         assert gradient.isfinite()
 
 
-@pytest.mark.parametrize("distance", [0.0, 1e2, 1e4])
+@pytest.mark.parametrize("distance", [0.0, 1e2, 1e4, 1e20, 1e30, math.inf])
 def test_far_from_the_surface_density_and_gradient_are_finite(distance):
     w = (distance * torch.randn(10, 5, 5)).requires_grad_()
     log_prob = KleinFilter(5, 2.0, 0.3).log_prob(w)
     (slope,) = torch.autograd.grad(log_prob.sum(), w)
     assert log_prob.isfinite().all()
     assert slope.isfinite().all()
-    assert distance == 0 or bool(((w * slope).sum((-2, -1)) < 0).all())
+    assert distance in (0, 1e20, 1e30, math.inf) or bool(((w * slope).sum((-2, -1)) < 0).all())
 
 
 def test_amplitudes_far_above_the_noise_need_their_nodes_told():
     with pytest.raises(ValueError, match=r"KleinFilter: expected filters F of an amplitude of at"):
         KleinFilter(3, 100.0, 1e-3)
+    # Tensors may be draws of a prior: the nodes are as many as ever.
+    extreme = KleinFilter(3, torch.tensor(100.0, requires_grad=True), 1e-3)
+    assert extreme._counts[0] <= 514
+    assert extreme.log_prob(torch.zeros(3, 3)).isfinite()
     assert KleinFilter(3, 100.0, 1e-3, num_nodes=8).log_prob(torch.zeros(3, 3)).isfinite()

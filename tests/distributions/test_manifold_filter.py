@@ -4,6 +4,7 @@ import copy
 import math
 import pickle
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -164,6 +165,51 @@ def test_what_is_trained_is_read_anew():
             with torch.no_grad():
                 leaf += 0.1
         assert_close(d.log_prob(w), build().log_prob(w))
+
+
+@pytest.mark.parametrize("name", ["amplitude", "noise", "noise_tril"])
+def test_what_is_not_trained_is_copied(name):
+    given = {"amplitude": number(1.0), "noise": number(0.5), "noise_tril": torch.eye(9).double()}
+    d, w = KleinFilter(3, **given), torch.randn(5, 3, 3, dtype=torch.float64)
+    expected = d.log_prob(w), d.covariance_matrix
+    given[name].mul_(3).requires_grad_()
+    assert_close((d.log_prob(w), d.covariance_matrix), expected, atol=0, rtol=0)
+    assert not d.log_prob(w).requires_grad
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+def test_amplitudes_that_vary_need_their_nodes_told():
+    def value(w, amplitude, num_nodes=None):
+        d = KleinFilter(3, amplitude, 0.3, num_nodes=num_nodes, validate_args=False)
+        return d.log_prob(w)
+
+    w, amplitudes = torch.randn(3, 3), torch.tensor([1.0, 5.0])
+    message = "KleinFilter: expected num_nodes to be given where amplitude, noise or density vary"
+    with pytest.raises(ValueError, match=message):
+        torch.vmap(value, (None, 0))(w, amplitudes)
+    with pytest.raises(ValueError, match=message):
+        torch.jit.trace(value, (w, amplitudes[0]))
+    traced = torch.jit.trace(lambda w: value(w, 1.0) + value(w, amplitudes[1]), (w,))
+    assert_close(traced(-2 * w), value(-2 * w, 1.0) + value(-2 * w, 5.0))
+    by_nodes = torch.jit.trace(lambda w, a: value(w, a, 40), (w, amplitudes[0]))
+    assert_close(by_nodes(w, amplitudes[1]), value(w, 5.0, 40))
+
+
+def test_hessians_by_either_mode():
+    d, w = KleinFilter(3, number(1.3), 0.6), torch.randn(3, 3, dtype=torch.float64)
+    expected = torch.autograd.functional.hessian(d.log_prob, w)
+    assert_close(torch.func.hessian(d.log_prob)(w), expected)
+    assert_close(torch.func.jacrev(torch.func.jacrev(d.log_prob))(w), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shapes_and_factors_of_every_kind(kind):
+    d = kind(np.int64(3), torch.tensor([1.0, 2.0]), 0.5)
+    assert type(d.kernel_size) is int
+    assert d.expand([4, -1]).batch_shape == (4, 2)
+    assert d.expand([4, -1]).sample().shape == (4, 2, 3, 3)
+    with pytest.raises(ValueError, match=f"{kind.__name__}: expected factor .* got 0"):
+        d.rescale(0.0)
 
 
 @pytest.mark.parametrize("kind", KINDS)

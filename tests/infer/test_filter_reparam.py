@@ -214,3 +214,6 @@ def test_other_distributions_are_refused():
     model = poutine.reparam(sample(dist.Normal(0.0, 1.0)), REPARAM)
     with pytest.raises(TypeError, match="KleinFilter or CircleFilter at site 'w', got Normal"):
         model()
+    masked = poutine.reparam(sample(klein().mask(torch.tensor(True))), REPARAM)
+    with pytest.raises(TypeError, match="got MaskedDistribution; mask the site by poutine.mask"):
+        masked()

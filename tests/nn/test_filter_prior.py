@@ -11,11 +11,13 @@ from pyro import poutine
 from pyro.infer import SVI, Trace_ELBO
 from pyro.infer.autoguide import AutoNormal
 from pyro.optim import Adam
+from torch import nn
 from torch.testing import assert_close
 
 from pyro_manifolds import CoveringPushforward, KleinBottle, WrappedNormal
 from pyro_manifolds.distributions import KleinFilter, ManifoldMixture
 from pyro_manifolds.nn import KleinFilterPrior, KleinMixture, TorusFlow, fit_filter_prior
+from pyro_manifolds.nn.bayesian import BayesianModule
 
 SHAPES = ("white", "spectral", "full")
 
@@ -245,6 +247,96 @@ def test_amplitude_and_noise_may_be_sites():
     assert_close(median["noise"], torch.tensor(0.3), rtol=0.05, atol=0)
 
 
+def two_layers():
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Conv2d(4, 2, 3), nn.Flatten())
+
+
+def train(model, guide=None, **options):
+    """Take a few steps; return the guide."""
+    torch.manual_seed(0)
+    x, y = torch.randn(6, 1, 5, 5), torch.randint(2, (6,))
+    guide = guide or AutoNormal(model)
+    with pyro.get_param_store().scope():
+        svi = SVI(model, guide, Adam({"lr": 0.01}), Trace_ELBO(**options))
+        for _ in range(3):
+            assert math.isfinite(svi.step(x, y))
+    return guide
+
+
+def test_a_net_learns_the_prior_that_its_layers_share():
+    prior = KleinFilterPrior(3, 2, num_nodes=16)
+    before = {name: value.clone() for name, value in prior.state_dict().items()}
+    model = BayesianModule(two_layers(), {nn.Conv2d: prior})
+    train(model)
+    for name, value in prior.state_dict().items():
+        assert not torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize("form", ["frozen", "frozen and called", "fitted", "fitted and called"])
+def test_a_net_leaves_a_fixed_prior_alone(form):
+    prior = KleinFilterPrior(3, 2, num_nodes=16)
+    if form.startswith("fitted"):
+        small_fit(prior)
+        assert not prior.training
+    else:
+        prior.requires_grad_(False).eval()  # Pyro warns of frozen parameters in training mode
+    before = {name: value.clone() for name, value in prior.state_dict().items()}
+    model = BayesianModule(two_layers(), {"0": prior() if form.endswith("called") else prior})
+    train(model)
+    for name, value in prior.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_a_fitted_prior_is_fitted_again():
+    prior = KleinFilterPrior(3, 0, num_nodes=16)
+    small_fit(prior)
+    first = prior().amplitude.item()
+    small_fit(prior, seed=1)
+    assert prior().amplitude.item() != first
+
+
+@pytest.mark.parametrize("vectorized", [False, True])
+@pytest.mark.parametrize(
+    ("form", "names"),
+    [
+        (lambda prior: {"0": prior}, {"amplitude"}),
+        (lambda prior: {nn.Conv2d: prior.forward}, {"0.weight/amplitude", "2.weight/amplitude"}),
+    ],
+)
+def test_the_amplitude_of_the_prior_of_a_net_may_be_a_site(form, names, vectorized):
+    prior = KleinFilterPrior(3, 0, amplitude=dist.LogNormal(0.0, 1.0), num_nodes=16)
+    model = BayesianModule(two_layers(), form(prior))
+    guide = train(model, num_particles=3, vectorize_particles=vectorized)
+    assert {name for name in guide.median() if "amplitude" in name} == names
+
+
+def test_layers_cannot_share_a_site():
+    model = BayesianModule(two_layers(), {nn.Conv2d: sites_prior()})
+    with pytest.raises(ValueError, match="amplitude is a site, got a second .* prior.forward"):
+        train(model)
+
+
+def test_a_tensor_may_be_the_start():
+    prior = KleinFilterPrior(3, 0, amplitude=torch.tensor(2.0), noise=torch.tensor(1))
+    assert_close(prior().amplitude, torch.tensor(2.0))
+    assert_close(prior().noise, torch.tensor(1.0))
+    with pytest.raises(TypeError, match="noise to be a positive number .* got 'low'"):
+        KleinFilterPrior(3, 0, noise="low")
+
+
+def test_only_the_random_state_of_its_own_device_is_forked(monkeypatch):
+    devices = []
+    fork = torch.random.fork_rng
+
+    def spy(*arguments, **options):
+        devices.append(arguments[0] if arguments else options.get("devices"))
+        return fork(*arguments, **options)
+
+    monkeypatch.setattr(torch.random, "fork_rng", spy)
+    small_fit(KleinFilterPrior(3, 0, num_nodes=16))
+    assert devices == [[]]
+
+
 def sites_prior():
     return KleinFilterPrior(3, 0, amplitude=dist.LogNormal(0.0, 1.0))
 
@@ -255,6 +347,17 @@ def sites_prior():
         (lambda: KleinFilterPrior(4), "kernel_size to be odd"),
         (lambda: KleinFilterPrior(3, -1), "num_components >= 0, got -1"),
         (lambda: KleinFilterPrior(3, noise_shape="pink"), "white, spectral, full, got 'pink'"),
+        (lambda: KleinFilterPrior(3, 0, amplitude=-1.0), "amplitude to be a positive .* got -1.0"),
+        (lambda: KleinFilterPrior(3, 0, noise=math.nan), "noise to be a positive .* got nan"),
+        (lambda: KleinFilterPrior(3, 0, noise=torch.ones(2)), "noise to be a positive number"),
+        (
+            lambda: fit_filter_prior(KleinFilterPrior(3, 0), torch.full((9, 3, 3), 0.1)),
+            "fit_filter_prior: expected filters that vary from pixel to pixel, got constant ones",
+        ),
+        (
+            lambda: fit_filter_prior(KleinFilterPrior(3, 0), torch.zeros(9, 3, 3)),
+            "expected filters that vary",
+        ),
         (lambda: KleinMixture(0), "num_components >= 1 .* got 0"),
         (lambda: KleinMixture(2, min_scale=0.9), "got 2 and 0.9"),
         (lambda: small_fit(sites_prior()), "where they are sites"),

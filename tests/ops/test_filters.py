@@ -163,6 +163,10 @@ def test_filters_on_the_surface_are_their_own_nearest(dtype, atol):
     assert bool(((t1 >= 0) & (t1 <= math.pi) & (t2.abs() <= math.pi)).all())
 
 
+def test_sides_may_be_integers_of_numpy():
+    assert torch.equal(*[klein_basis(k, torch.zeros(())) for k in (3, np.int64(3))])
+
+
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match=r"points of shape \(..., 2\), got \(3,\)"):
         klein_filters(torch.zeros(3), 3)

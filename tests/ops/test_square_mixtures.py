@@ -48,6 +48,28 @@ def test_second_derivatives(trained):
     assert torch.autograd.gradgradcheck(value, leaves)
 
 
+@pytest.mark.parametrize("trained", ["x", "basis", "gain"])
+def test_forward_and_nested_derivatives(trained):
+    coordinates, basis, gain, offset = example(n=10)
+    torch.manual_seed(1)
+    x = 0.3 * torch.randn(3, 6, dtype=torch.float64)
+    point = {"x": x, "basis": basis, "gain": gain}[trained]
+
+    def value(free, mixture):
+        given = {"x": x, "basis": basis, "gain": gain} | {trained: free}
+        return mixture(given["x"], coordinates, given["basis"], given["gain"], offset).sum()
+
+    def ours(free):
+        return value(free, lambda x, *parts: SquareMixture(*parts)(x))
+
+    expected = torch.autograd.functional.hessian(lambda free: value(free, plain), point)
+    jacfwd, jacrev = torch.func.jacfwd, torch.func.jacrev
+    for nested in (jacfwd(jacrev(ours)), jacrev(jacrev(ours)), jacrev(jacfwd(ours))):
+        assert_close(nested(point), expected, atol=1e-10, rtol=1e-10)
+    with pytest.raises(NotImplementedError, match=r"expected one forward derivative"):
+        jacfwd(jacfwd(ours))(point)
+
+
 def test_blocks_are_one_whole(monkeypatch):
     parts, x = example(), torch.randn(50, 6, dtype=torch.float64, requires_grad=True)
     parts[2].requires_grad_()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import pyro
+from pyro.distributions import MaskedDistribution
 from pyro.infer.reparam.reparam import Reparam, ReparamMessage, ReparamResult
 
 from pyro_manifolds.distributions.manifold_filter import ManifoldFilter
 
 __all__ = ["FilterReparam"]
+
+
+_ADVICE = {MaskedDistribution: "; mask the site by poutine.mask instead"}
 
 
 class FilterReparam(Reparam):
@@ -19,6 +23,7 @@ class FilterReparam(Reparam):
     data and filters, with the integral over the manifold left to inference.
     ``AutoWrappedNormal`` guides both sites; Pyro's own guides and NUTS do after
     ``AutoManifoldReparam``. Observed filters may be reparameterised too.
+    A key of ``poutine.reparam`` that is the name of no site does nothing, as ever in Pyro.
 
     Raises:
         TypeError: If the site has another distribution.
@@ -37,7 +42,7 @@ class FilterReparam(Reparam):
         if not isinstance(fn, ManifoldFilter):
             raise TypeError(
                 f"FilterReparam: expected KleinFilter or CircleFilter at site '{name}', "
-                f"got {type(fn).__name__}"
+                f"got {type(fn).__name__}{_ADVICE.get(type(fn), '')}"
             )
         outer = event_dim - fn.event_dim
         density = fn.density.expand(fn.batch_shape)

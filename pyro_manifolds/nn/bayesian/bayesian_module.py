@@ -14,15 +14,16 @@ from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.nn import PyroModule
 from pyro.params.param_store import param_with_module_name
+from pyro.poutine.runtime import get_plates
 from torch import Size, Tensor, nn
 
 from pyro_manifolds.nn.bayesian.functional import get_tensor, run_with_weights
 from pyro_manifolds.nn.bayesian.hyperparameters import HyperparameterMessenger, particle_shape
 from pyro_manifolds.nn.bayesian.likelihoods import classification
-from pyro_manifolds.nn.bayesian.observations import check_targets, per_datum
+from pyro_manifolds.nn.bayesian.observations import TARGETS, check_targets, per_datum
 from pyro_manifolds.nn.bayesian.priors import fan_in_normal
 from pyro_manifolds.nn.bayesian.rules import Prior, Rule, assign_priors
-from pyro_manifolds.nn.bayesian.weight_prior import WeightPrior
+from pyro_manifolds.nn.bayesian.weight_prior import WeightPrior, module_of
 
 __all__ = ["BayesianModule"]
 
@@ -59,9 +60,13 @@ class BayesianModule(PyroModule):
     the data of a batch, so that the likelihood is no longer a product; call ``model.eval()``
     before predictions in any case.
 
-    Distributions are fixed; what is learned of a prior belongs in a function or a module. With
-    ``pyro.settings.set(module_local_params=True)`` train ``Trace_ELBO()(model, guide)`` with an
-    optimiser of torch, as Pyro's ``SVI`` then refuses parameters of torch modules.
+    Hyperparameters may have batches and plates of their own, such as an amplitude for each
+    channel; for vectorised particles declare them by ``pyro.plate`` or ``to_event``.
+
+    Distributions are fixed, and detached from what they were made of; what is learned of a prior
+    belongs in a function or a module. With ``pyro.settings.set(module_local_params=True)`` train
+    ``Trace_ELBO()(model, guide)`` with an optimiser of torch, as Pyro's ``SVI`` then refuses
+    parameters of torch modules.
 
     With ``data_size`` the likelihood of a batch is scaled by ``data_size / len(batch)``, also for
     a last batch that is smaller. Without ``y`` the targets are sampled and nothing is scaled;
@@ -125,33 +130,40 @@ class BayesianModule(PyroModule):
             if not frozen:
                 self._names[names[0]] = names
                 self._weight_priors[names[0]] = WeightPrior(names[0], prior, value)
-        modules = {id(p): p for _, p, _ in assignments if isinstance(p, nn.Module)}
-        for index, module in enumerate(modules.values()):
+        modules = [module_of(prior) for _, prior, _ in assignments]
+        distinct = {id(module): module for module in modules if module is not None}
+        for index, module in enumerate(distinct.values()):
             setattr(self.prior_modules, str(index), module)
 
     def forward(self, x: Tensor | tuple[Tensor, ...], y: Tensor | None = None) -> Tensor:
+        if isinstance(x, list):
+            raise TypeError(
+                "BayesianModule: expected x to be a tensor, or a tuple for several arguments of "
+                "net, got a list"
+            )
         net = self._registered_net()
         weights, particles = self._sample_weights(net)
         output = run_with_weights(net, weights, particles, x if isinstance(x, tuple) else (x,))
         size, event_dim = _data_dimension(output, len(particles))
         with HyperparameterMessenger(dims=event_dim) as noise:
             observed = self.likelihood(output)
-        observed = per_datum(observed, max(particles, noise.particles, key=len), size)
+        observed = per_datum(observed, torch.broadcast_shapes(particles, noise.particles), size)
         if y is not None:
             check_targets(observed, y, size, self.data_size)
+        infer: Any = {TARGETS: True}
         with pyro.plate(self._site("data"), size, dim=-1):
             pyro.deterministic(self._site("output"), output, event_dim=event_dim)
             with self._scaled(size, y is not None):
-                pyro.sample(self._site("y"), observed, obs=y)
+                pyro.sample(self._site("y"), observed, obs=y, infer=infer)
         return output
 
     def _sample_weights(self, net: nn.Module) -> tuple[dict[str, Tensor], Size]:
         """Return values by every name, and the shape of the particles that they have in common."""
-        weights, shapes = {}, [Size()]
+        weights, shapes, outer = {}, [Size()], get_plates()
         for name, prior in self._weight_priors.items():
             own = get_tensor(net, name)
             value = pyro.sample(self._site(name), prior(own))
-            shapes.append(particle_shape(value, own.dim()))
+            shapes.append(particle_shape(value, own.dim(), outer))
             value = value.reshape(shapes[-1] + own.shape)
             weights.update(dict.fromkeys(self._names[name], value))
         return weights, torch.broadcast_shapes(*shapes)
@@ -182,6 +194,12 @@ class BayesianModule(PyroModule):
 def _check_arguments(net: object, likelihood: object, data_size: int | None) -> None:
     if not isinstance(net, nn.Module):
         raise TypeError(f"BayesianModule: expected net to be a module, got {type(net).__name__}")
+    lazy = [name for name, p in net.named_parameters() if nn.parameter.is_lazy(p)]
+    if lazy:
+        raise ValueError(
+            "BayesianModule: expected net with parameters of known shapes, got uninitialised "
+            f"{', '.join(lazy)}; run the net once on a batch first"
+        )
     if not callable(likelihood) or isinstance(likelihood, TorchDistributionMixin):
         raise TypeError(
             "BayesianModule: expected likelihood to be a function of the output, "

@@ -73,5 +73,11 @@ class regression(PyroModule):  # noqa: N801 - used as a function; a module, for 
         scale = self.scale
         if isinstance(scale, TorchDistributionMixin):
             name = self._pyro_get_fullname("scale")
-            scale = pyro.sample(name, placed_like(scale, output))
+            prior = placed_like(scale, output)
+            own = len(prior.batch_shape) + prior.event_dim
+            scale = pyro.sample(name, prior)
+            if scale.dim() > own > 0:  # vectorised: particles, and one dimension for the data
+                gap = (1,) * (output.dim() - scale.dim())
+                split = scale.dim() - own
+                scale = scale.reshape(scale.shape[:split] + gap + scale.shape[split:])
         return dist.Normal(output, scale)

@@ -9,7 +9,9 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Size, Tensor
 
-__all__ = ["base_distribution", "check_targets", "per_datum"]
+__all__ = ["TARGETS", "base_distribution", "check_targets", "per_datum"]
+
+TARGETS = "_bayesian_module_targets"  # marks the site of the targets, in its ``infer``
 
 
 def base_distribution(distribution: Any) -> Any:

@@ -19,9 +19,9 @@ _D = TypeVar("_D")
 class _CopyTo(TorchFunctionMode):
     """While it is on, ``copy.deepcopy`` moves tensors instead of copying them."""
 
-    def __init__(self, like: Tensor) -> None:
+    def __init__(self, like: Tensor, detach: bool) -> None:
         super().__init__()
-        self.like = like
+        self.like, self.detach = like, detach
 
     def __torch_function__(
         self,
@@ -32,22 +32,23 @@ class _CopyTo(TorchFunctionMode):
     ) -> Any:
         if func is not Tensor.__deepcopy__:
             return func(*args, **(kwargs or {}))
-        tensor: Tensor = args[0]
+        tensor: Tensor = args[0].detach() if self.detach else args[0]
         dtype = self.like.dtype if tensor.is_floating_point() else tensor.dtype
         return tensor.to(self.like.device, dtype)
 
 
-def placed_like(distribution: _D, like: Tensor) -> _D:
+def placed_like(distribution: _D, like: Tensor, *, detach: bool = False) -> _D:
     """Return the distribution with its tensors in the dtype and on the device of ``like``.
 
     Distributions have no ``to``. Tensors that are in place already are not copied, and gradients
-    flow to the others.
+    flow to the others unless they are cut off.
 
     Args:
         distribution: Any distribution.
         like: A floating tensor.
+        detach: Whether to cut the tensors off from what they were computed from.
     """
-    with _CopyTo(like):
+    with _CopyTo(like, detach):
         placed = copy.deepcopy(distribution)
     _tell(placed, like)
     return placed

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from pyro import poutine
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 from torch.distributions import Categorical
 
-from pyro_manifolds.nn.bayesian.observations import base_distribution
+from pyro_manifolds.nn.bayesian.observations import TARGETS, base_distribution
 
 __all__ = ["ClassPrediction", "RegressionPrediction", "predict"]
 
@@ -70,7 +71,9 @@ def predict(
     Args:
         model: A :class:`BayesianModule`, or one that is wrapped in handlers.
         posterior: A guide that has been trained, or samples by site, such as
-            ``MCMC.get_samples()`` gives.
+            ``MCMC.get_samples()`` gives, chains not apart. The guide that
+            ``AutoLaplaceApproximation`` trains is a point; pass what its method
+            ``laplace_approximation(x, y)`` returns.
         x: Inputs; a tuple stands for several arguments of the net.
         num_samples: Number of draws; 100 from a guide and all samples by default.
         batch_size: Number of inputs to run at a time; all by default.
@@ -81,7 +84,8 @@ def predict(
 
     Raises:
         ValueError: If a number is not positive, there are fewer samples than asked for, the guide
-            has never been called, or the posterior leaves out a site.
+            has never been called, or the posterior leaves out a site, has one that the model has
+            not, or values of another shape.
 
     Example:
         >>> from pyro_manifolds.nn.bayesian import BayesianModule, predict
@@ -99,7 +103,10 @@ def predict(
             draws = _given_draws(posterior, num_samples)
         else:
             draws = _guide_draws(posterior, batches[0], num_samples or _GUIDE_DRAWS)
-        parts = [_summary([_targets(model, draw, batch) for draw in draws]) for batch in batches]
+        given = isinstance(posterior, Mapping)
+        parts = [
+            _summary([_targets(model, draw, batch, given) for draw in draws]) for batch in batches
+        ]
     return type(parts[0])(*map(torch.cat, zip(*parts, strict=True)))
 
 
@@ -144,14 +151,47 @@ def _guide_draws(guide: Callable[..., Any], x: _Inputs, number: int) -> list[_Dr
     return draws
 
 
-def _targets(model: Callable[..., Any], draw: _Draw, x: _Inputs) -> Any:
+def _targets(model: Callable[..., Any], draw: _Draw, x: _Inputs, given: bool) -> Any:
     """Return the distribution of the targets, given one draw of the weights."""
-    conditioned = poutine.condition(model, data=draw)
-    trace = prune_subsample_sites(poutine.trace(conditioned).get_trace(x))
-    missing = [name for name in trace.stochastic_nodes if name != "y"]
+    with _ShapeCheck(draw):
+        conditioned = poutine.condition(model, data=draw)
+        trace = prune_subsample_sites(poutine.trace(conditioned).get_trace(x))
+    sites: Any = trace.nodes
+    targets = [name for name in sites if TARGETS in sites[name].get("infer", ())]
+    if len(targets) != 1:
+        raise ValueError(f"predict: expected model to have one BayesianModule, got {len(targets)}")
+    missing = [name for name in trace.stochastic_nodes if name != targets[0]]
     if missing:
         raise ValueError(f"predict: expected posterior to have all sites, got none for {missing}")
-    return base_distribution(trace.nodes["y"]["fn"])
+    unknown = [name for name in draw if name not in sites]
+    if unknown and given:
+        raise ValueError(
+            f"predict: expected posterior to have sites of model only, got {', '.join(unknown)}"
+        )
+    return base_distribution(sites[targets[0]]["fn"])
+
+
+class _ShapeCheck(Messenger):
+    """Compare values from outside with the shapes of their sites."""
+
+    def __init__(self, draw: _Draw) -> None:
+        super().__init__()
+        self.draw = draw
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if msg["name"] not in self.draw or not {TARGETS, "_deterministic"}.isdisjoint(
+            msg["infer"]
+        ):
+            return
+        found, expected = msg["value"].shape, msg["fn"].shape()
+        left = found[: max(len(found) - len(expected), 0)]
+        # Guides with plates leave dimensions of size one on the left.
+        if found[len(left) :] != expected or left.numel() != 1:
+            raise ValueError(
+                f"predict: expected samples of '{msg['name']}' of shape (number, *"
+                f"{tuple(expected)}), got (number, *{tuple(found)}); those of several chains go "
+                "one after the other, as in get_samples(group_by_chain=False)"
+            )
 
 
 def _summary(targets: list[Any]) -> ClassPrediction | RegressionPrediction:

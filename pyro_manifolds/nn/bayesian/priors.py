@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import pyro.distributions as dist
@@ -25,11 +26,13 @@ def fan_in_normal(parameter: Tensor) -> dist.Normal:
     """Return the prior that parameters have for which none is given.
 
     Matrices and filters are normal with mean zero and variance ``2 / fan_in``, with the fan-in of
-    ``torch.nn.init``: what one output sees. Biases and other vectors are standard normal.
+    ``torch.nn.init``: the second dimension times the rest, which is what one output sees in all
+    layers but transposed convolutions. Biases and other vectors are standard normal.
 
-    :class:`BayesianModule` makes two exceptions where this is the default: weights of
-    normalisation layers are normal about one, and those of embeddings, which see one entry at a
-    time, standard normal.
+    :class:`BayesianModule` makes three exceptions where this is the default: weights of
+    normalisation layers are normal about one, those of embeddings, which see one entry at a
+    time, standard normal, and the fan-in of transposed convolutions is what one output sees at
+    most, ``in_channels / groups`` times the size of the kernel.
 
     Args:
         parameter: The parameter.
@@ -39,6 +42,12 @@ def fan_in_normal(parameter: Tensor) -> dist.Normal:
         tensor(0.5000)
     """
     scale = math.sqrt(2 / _fan(parameter, "fan_in")) if parameter.dim() > 1 else 1.0
+    return dist.Normal(parameter.new_zeros(()), parameter.new_tensor(scale))
+
+
+def _transposed_normal(groups: int, parameter: Tensor) -> dist.Normal:
+    """Prior of a weight of shape ``(in_channels, out_channels / groups, *kernel)``."""
+    scale = math.sqrt(2 * groups / parameter[:, 0].numel())
     return dist.Normal(parameter.new_zeros(()), parameter.new_tensor(scale))
 
 
@@ -56,6 +65,8 @@ def owner_prior(owner: nn.Module, leaf: str) -> Callable[[Tensor], dist.Normal]:
         return _about_one if leaf == "weight" else _standard_normal
     if isinstance(owner, (nn.Embedding, nn.EmbeddingBag)):
         return _standard_normal
+    if isinstance(owner, nn.modules.conv._ConvTransposeNd) and leaf == "weight":
+        return partial(_transposed_normal, owner.groups)
     return fan_in_normal
 
 
@@ -64,7 +75,9 @@ class scaled_to_fan_in:  # noqa: N801 - used as a function; a class, so that mod
 
     The mean of the variances of the weights becomes ``gain / fan``; the shape of the prior, its
     correlations and its ratio of signal to noise stay. He's initialisation is ``gain=2``; that of
-    Glorot is ``gain=1`` and ``mode="fan_avg"``.
+    Glorot is ``gain=1`` and ``mode="fan_avg"``. The fans are those of ``torch.nn.init``, which
+    exchanges them for transposed convolutions, whose weights have the input first: take
+    ``mode="fan_out"`` for what one of their outputs sees.
 
     Distributions with a method ``rescale(factor)`` are rescaled by it, all others about zero.
 

@@ -9,11 +9,21 @@ from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Size, Tensor, nn
 
+from pyro_manifolds.distributions.filter_distribution import FilterDistribution
 from pyro_manifolds.nn.bayesian.hyperparameters import HyperparameterMessenger
+from pyro_manifolds.nn.bayesian.observations import base_distribution
 from pyro_manifolds.nn.bayesian.placement import placed_like
+from pyro_manifolds.nn.bayesian.priors import scaled_to_fan_in
 from pyro_manifolds.nn.bayesian.rules import Prior
 
-__all__ = ["WeightPrior"]
+__all__ = ["WeightPrior", "module_of"]
+
+
+def module_of(prior: Any) -> nn.Module | None:
+    """Return the module that a prior is, or that it rescales."""
+    while isinstance(prior, scaled_to_fan_in):
+        prior = prior.prior
+    return prior if isinstance(prior, nn.Module) else None
 
 
 class WeightPrior:
@@ -34,11 +44,14 @@ class WeightPrior:
         self.name = name
         self.prior: Any = prior
         self.event_dim = 0
-        if isinstance(prior, TorchDistributionMixin):
+        if isinstance(prior, scaled_to_fan_in) and isinstance(prior.prior, TorchDistributionMixin):
+            rescaled: Any = prior
+            self.prior = rescaled(parameter)  # once, as it is fixed
+        if isinstance(self.prior, TorchDistributionMixin):
             self._place(parameter)
         elif callable(prior):
             # A module belongs to the model first, which gives its parameters their names.
-            if not isinstance(prior, nn.Module):
+            if module_of(prior) is None:
                 self.event_dim = self._try(parameter)
         else:
             raise TypeError(
@@ -51,7 +64,7 @@ class WeightPrior:
             if self._place_of != (parameter.dtype, parameter.device):
                 self._place(parameter)
             return self._placed
-        is_module = isinstance(self.prior, nn.Module)
+        is_module = module_of(self.prior) is not None
         prefix = "" if is_module else f"{self.name}/"
         dims = 0 if is_module else parameter.dim() - self.event_dim
         with HyperparameterMessenger(prefix, dims) as hyperparameters:
@@ -61,7 +74,8 @@ class WeightPrior:
     def _place(self, parameter: Tensor) -> None:
         """Follow the module, which may be moved to another dtype or device."""
         self._place_of = parameter.dtype, parameter.device
-        self._placed = self._fit(placed_like(self.prior, parameter), parameter.shape, Size())
+        placed = placed_like(self.prior, parameter, detach=True)
+        self._placed = self._fit(placed, parameter.shape, Size())
 
     def _try(self, parameter: Tensor) -> int:
         """Call the function once, so that errors come when the model is built."""
@@ -85,6 +99,12 @@ class WeightPrior:
             raise ValueError(
                 f"BayesianModule: expected a prior of '{self.name}' whose event shape is the end "
                 f"of the parameter's shape {tuple(shape)}, got {tuple(prior.event_shape)}"
+            )
+        if isinstance(base_distribution(prior), FilterDistribution) and len(shape) != 4:
+            raise ValueError(
+                f"BayesianModule: expected a parameter of four dimensions for the prior of "
+                f"'{self.name}', a distribution of square filters as in Conv2d, got shape "
+                f"{tuple(shape)}"
             )
         # With particles every dimension must be there: a missing one would be taken for theirs.
         left = particles + (1,) if particles else Size()

@@ -489,3 +489,19 @@ def test_other_likelihoods():
     log_mean = net(x)
     expected = (y * log_mean - log_mean.exp()).sum()  # y! is one
     assert_close(log_joint(counts, {}, x, y.long()), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_uninitialised_parameters_are_told():
+    net = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+    with pytest.raises(ValueError, match=r"uninitialised 1\.weight, 1\.bias; run the net once on"):
+        BayesianModule(net)
+    net(torch.zeros(2, 5))
+    assert BayesianModule(net)(torch.zeros(2, 5)).shape == (2, 3)
+
+
+def test_a_list_of_inputs_is_told():
+    model = BayesianModule(nn.Bilinear(2, 3, 4))
+    a, b = torch.zeros(5, 2), torch.zeros(5, 3)
+    assert model((a, b)).shape == (5, 4)
+    with pytest.raises(TypeError, match="a tuple for several arguments of net, got a list"):
+        model([a, b])

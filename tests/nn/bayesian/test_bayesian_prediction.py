@@ -1,6 +1,8 @@
 """Predictions and their uncertainty against loops, calibration, saving and loading."""
 
+import copy
 import math
+import warnings
 
 import numpy as np
 import pyro
@@ -9,12 +11,15 @@ import pytest
 import scipy.stats
 import torch
 from pyro import poutine
-from pyro.infer import SVI, Trace_ELBO
+from pyro.infer import SVI, Predictive, Trace_ELBO
 from pyro.infer.autoguide import AutoDelta, AutoMultivariateNormal, AutoNormal
+from pyro.infer.reparam import LocScaleReparam
+from pyro.nn import PyroModule
 from torch import nn
 from torch.testing import assert_close
 
 from pyro_manifolds import AutoWrappedNormal
+from pyro_manifolds.nn import DeepFilterPrior, DeepPriorGuide
 from pyro_manifolds.nn.bayesian import (
     BayesianModule,
     checkpoint,
@@ -131,6 +136,16 @@ def test_several_inputs_in_batches():
         (lambda m: draws_of(nn.Linear(3, 4), 2), {"num_samples": 0}, "num_samples >= 1, got 0"),
         (lambda m: draws_of(nn.Linear(3, 4), 2), {"batch_size": 0}, "batch_size >= 1, got 0"),
         (AutoNormal, {}, r"guide that has been called with \(x, y\)"),
+        (
+            lambda m: {"weight": torch.zeros(2, 5, 4, 3), "bias": torch.zeros(2, 5, 4)},
+            {},
+            r"samples of 'weight' of shape \(number, \*\(4, 3\)\), got .*\(5, 4, 3\)",
+        ),
+        (
+            lambda m: draws_of(nn.Linear(3, 4), 2) | {"typo": torch.zeros(2)},
+            {},
+            "sites of model only, got typo",
+        ),
     ],
 )
 def test_wrong_posteriors_are_told(posterior, arguments, match):
@@ -252,3 +267,93 @@ def test_a_restored_state_reaches_guides_that_share_the_store():
     restore(state, model, guide, X)
     for name, value in guide.median().items():
         assert torch.equal(value, expected[name])
+
+
+def test_samples_of_targets_are_not_looked_at():
+    net = nn.Linear(3, 4)
+    model, weights = BayesianModule(net), draws_of(net, 3)
+    samples = Predictive(model, weights)(X[:2])
+    assert sorted(samples) == ["output", "y"]
+    found = predict(model, samples | weights, X)
+    assert_close(found.probs, predict(model, weights, X).probs)
+
+
+class Outer(PyroModule):
+    def __init__(self, *nets):
+        super().__init__()
+        self.inner = PyroModule()
+        for index, net in enumerate(nets):
+            setattr(self.inner, f"net{index}", BayesianModule(net))
+
+    def forward(self, x, y=None):
+        for name, _ in list(self.inner.named_children()):
+            getattr(self.inner, name)(x, y)
+
+
+def test_a_model_inside_another_module_predicts_and_is_restored():
+    net = nn.Linear(3, 4)
+    model, samples = BayesianModule(net), draws_of(net, 3)
+    nested = {f"inner.net0.{name}": value for name, value in samples.items()}
+    outer = Outer(net)
+    assert_close(predict(outer, nested, X).probs, predict(model, samples, X).probs)
+    guide = AutoNormal(outer)
+    guide(X, torch.arange(11) % 4)
+    expected = guide.median()
+    state = copy.deepcopy(checkpoint(outer, guide))
+    pyro.clear_param_store()
+    other = Outer(net)
+    other_guide = AutoNormal(other)
+    restore(state, other, other_guide, X)
+    assert_close(other_guide.median(), expected)
+    with pytest.raises(ValueError, match="have one BayesianModule, got 2"):
+        predict(Outer(net, net), {"inner.net0.bias": torch.zeros(2, 4)}, X)
+
+
+def test_reparametrised_models_are_saved_and_restored():
+    def reparametrised(net):
+        return poutine.reparam(BayesianModule(net), {"weight": LocScaleReparam(0.0)})
+
+    model = reparametrised(nn.Linear(3, 4))
+    guide = AutoNormal(model)
+    guide(X, torch.arange(11) % 4)
+    state, expected = copy.deepcopy(checkpoint(model, guide)), guide.median()
+    pyro.clear_param_store()
+    other = poutine.scale(reparametrised(nn.Linear(3, 4)), scale=0.5)
+    other_guide = AutoNormal(other)
+    restore(state, other, other_guide, X)
+    assert_close(other_guide.median(), expected)
+    for call in (lambda m: checkpoint(m, guide), lambda m: restore(state, m, guide, X)):
+        with pytest.raises(TypeError, match="expected model to be a module.* got function"):
+            call(lambda x, y=None: None)
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_overwriting_another_guide_through_the_store_is_told(local):
+    model, guide = trained(AutoNormal)
+    state, before = copy.deepcopy(checkpoint(model, guide)), guide.median()
+    net = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Linear(5, 4))
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.1}), Trace_ELBO())
+    svi.step(X, torch.arange(11) % 4)
+    moved = guide.median()
+    with (
+        pyro.settings.context(module_local_params=local),
+        warnings.catch_warnings(record=True) as w,
+    ):
+        warnings.simplefilter("always")
+        other = BayesianModule(net, {"0.bias": None}, data_size=22)
+        restore(state, other, AutoNormal(other), X)
+    told = any("restore: the parameter store holds" in str(warning.message) for warning in w)
+    assert told is not local
+    assert_close(guide.median(), moved if local else before)
+
+
+def test_an_uncalled_guide_with_deep_priors_is_told():
+    prior = DeepFilterPrior(3).requires_grad_(False)
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2, 3))
+    model = BayesianModule(net, {"0": prior.hierarchical})
+    guide = DeepPriorGuide(model, AutoNormal, {"0.weight": prior})
+    x = torch.randn(4, 1, 3, 3)
+    with pytest.raises(ValueError, match="guide that has been called"):
+        predict(model, guide, x)
+    guide(x, torch.arange(4) % 3)
+    assert predict(model, guide, x, num_samples=2).probs.shape == (4, 3)

@@ -345,3 +345,68 @@ def test_building_a_model_leaves_no_trace():
         BayesianModule(net, {nn.Conv2d: scaled_by_sample})
     assert torch.equal(torch.random.get_rng_state(), state)
     assert not trace.trace.nodes
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.Linear(3, 3), nn.Conv1d(3, 3, 3), nn.Conv3d(3, 2, 3)], ids=lambda m: str(m)[:6]
+)
+@pytest.mark.parametrize("wrap", [lambda p: p, scaled_to_fan_in, lambda p: lambda w: p])
+def test_filters_are_for_convolutions_of_images_only(layer, wrap):
+    prior = wrap(GaussianFilter(torch.eye(9)))
+    with pytest.raises(ValueError, match=r"four dimensions for the prior of 'weight'.* filters"):
+        BayesianModule(layer, {"weight": prior})
+    for image_layer in (nn.Conv2d(2, 4, 3), nn.ConvTranspose2d(2, 4, 3)):
+        BayesianModule(image_layer, {"weight": prior})
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(
+    ("kind", "size", "ends"),
+    [(nn.ConvTranspose1d, 7, 3), (nn.ConvTranspose2d, 7, 9), (nn.ConvTranspose3d, 7, 27)],
+)
+def test_transposed_convolutions_keep_the_variance(kind, size, ends, groups):
+    layer = kind(4, 64, 3, groups=groups)
+    model = BayesianModule(layer)
+    scale = model._weight_priors["weight"](model.net.weight).variance.sqrt()
+    # An output in the middle is a sum over as many weights.
+    with torch.no_grad():
+        layer.weight.fill_(1.0)
+        layer.bias.zero_()
+        dims = len(layer.kernel_size)
+        seen = layer(torch.ones(1, 4, *[size] * dims))[(0, 0, *[size // 2] * dims)]
+    assert float(seen) == 4 // groups * ends
+    assert_close(scale, torch.full_like(scale, math.sqrt(2 / float(seen))))
+
+
+@pytest.mark.parametrize("wrap", [lambda p: p, scaled_to_fan_in])
+def test_distributions_are_fixed_even_if_made_of_parameters(wrap):
+    scale = torch.tensor(0.5, requires_grad=True)
+    for prior in (KleinFilter(3, scale.exp(), 0.5), GaussianFilter(scale.exp() * torch.eye(9))):
+        pyro.clear_param_store()
+        model = BayesianModule(convnet(), {nn.Conv2d: wrap(prior)})
+        svi = SVI(model, AutoNormal(model), pyro.optim.Adam({"lr": 0.1}), Trace_ELBO())
+        for _ in range(3):
+            svi.step(X, Y)
+        assert scale.grad is None
+
+
+class LearnedFilters(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.log_ratio = nn.Parameter(torch.zeros(()))
+
+    def forward(self, weight):
+        return KleinFilter(3, self.log_ratio.exp(), 0.5)
+
+
+def test_a_module_is_registered_and_learned_inside_a_scale_too():
+    module = LearnedFilters()
+    prior = scaled_to_fan_in(scaled_to_fan_in(module), gain=1.0)
+    model = BayesianModule(convnet(), {nn.Conv2d: prior})
+    assert [p for p in model.parameters() if p is module.log_ratio] == [module.log_ratio]
+    svi = SVI(model, AutoNormal(model), pyro.optim.Adam({"lr": 0.1}), Trace_ELBO())
+    for _ in range(2):
+        svi.step(X, Y)
+    assert module.log_ratio != 0
+    variance = poutine.trace(model).get_trace(X).nodes["0.weight"]["fn"].variance
+    assert_close(variance.mean(), torch.tensor(1 / 9))
