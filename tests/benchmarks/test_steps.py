@@ -18,4 +18,4 @@ def test_priors_on_filters_cost_a_fraction_of_a_step():
     for name in ("circle", "Klein", "Klein, mixture of 8", "Klein, first layer"):
         # The claim is 1.1, and 1.06 is typical; a busy machine adds to that.
         assert rows[name].to_normal < 1.25, name
-        assert rows[name].target == "<= 1.1 x iid"
+        assert rows[name].target == "<= 1.1 x iid Gaussian"
