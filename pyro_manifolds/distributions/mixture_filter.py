@@ -89,8 +89,8 @@ class MixtureFilter(FilterDistribution):
 
     def expand(self, batch_shape: _size, _instance: Any = None) -> MixtureFilter:
         new = self._get_checked_instance(MixtureFilter, _instance or copy.copy(self))
-        torch.empty(self.batch_shape, device="meta").expand(batch_shape)  # refuses what cannot be
-        new._batch_shape = Size(batch_shape)  # components serve all rows
+        # Components serve all rows.
+        new._batch_shape = torch.empty(self.batch_shape, device="meta").expand(batch_shape).shape
         return new
 
     def rescale(self, factor: Tensor | float) -> MixtureFilter:

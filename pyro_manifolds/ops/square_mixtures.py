@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch.nn.functional import pad
 
 from pyro_manifolds.ops.function import apply
@@ -109,6 +108,9 @@ class _Mixed(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, None, None]:
+        # Private, so asked for here: a torch without it still imports the package.
+        from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
+
         levels = [level.key().name for level in retrieve_all_functorch_interpreters()]
         if levels.count("Jvp") > 1:  # torch would return a derivative of zero
             raise NotImplementedError(

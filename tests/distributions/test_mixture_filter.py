@@ -192,3 +192,8 @@ def test_wrong_arguments_are_refused(index, value, message):
     parts[index] = value
     with pytest.raises(ValueError, match=message):
         MixtureFilter(*parts)
+
+
+def test_expand_keeps_dimensions_given_as_minus_one():
+    d = MixtureFilter(torch.zeros(2), torch.randn(2, 9), torch.ones(2, 9)).expand([3])
+    assert d.expand([2, -1]).batch_shape == (2, 3)
