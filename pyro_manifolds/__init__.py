@@ -4,6 +4,7 @@ from pyro_manifolds import datasets, distributions, geometry, infer, manifolds, 
 from pyro_manifolds.distributions import (
     CircleFilter,
     CoveringPushforward,
+    EmbeddingPushforward,
     GaussianFilter,
     KleinFilter,
     ManifoldUniform,
@@ -20,6 +21,7 @@ from pyro_manifolds.infer.autoguide import AutoWrappedNormal
 from pyro_manifolds.infer.reparam import (
     AutoManifoldReparam,
     CoveringReparam,
+    EmbeddingReparam,
     FilterReparam,
     ManifoldReparam,
 )
@@ -50,6 +52,8 @@ __all__ = [
     "CoveringPushforward",
     "CoveringReparam",
     "Cylinder",
+    "EmbeddingPushforward",
+    "EmbeddingReparam",
     "Euclidean",
     "FilterReparam",
     "GaussianFilter",

@@ -13,9 +13,11 @@ from pyro_manifolds.distributions import (
     CircleFilter,
     Concatenated,
     CoveringPushforward,
+    EmbeddingPushforward,
     GaussianFilter,
     KleinFilter,
     ManifoldUniform,
+    Moved,
     PowerSpherical,
     ProjectedNormal,
     SphericalCauchy,
@@ -23,6 +25,15 @@ from pyro_manifolds.distributions import (
     VonMises,
     VonMisesFisher,
     WrappedNormal,
+)
+from pyro_manifolds.distributions.transforms import (
+    EqualAreaSphereEmbedding,
+    FlatIsometry,
+    FlatTorusEmbedding,
+    ManifoldEmbedding,
+    RevolutionTorusEmbedding,
+    Rotation,
+    StereographicEmbedding,
 )
 from pyro_manifolds.manifolds import (
     SO3,
@@ -357,6 +368,82 @@ def filters(build, params, other, **more):
     """Row of a distribution of filters."""
     fields = {"extremes": {"noise": (1e-6, 1.0, 1e6)}, "invalid": ({"noise": -1.0},)}
     return Case(build, params, RealArrays(3, 3), other=other, **(fields | more))
+
+
+def betas(concentration1, concentration0, validate_args=None):
+    return dist.Beta(concentration1, concentration0, validate_args=validate_args).to_event(1)
+
+
+def embedded(base, embedding):
+    def build(validate_args=None, **params):
+        law = base(validate_args=validate_args, **params)
+        return EmbeddingPushforward(law, embedding, validate_args=validate_args)
+
+    return build
+
+
+def turned_beta(angle, validate_args=None, **params):
+    """A Beta law on the circle, turned by an angle."""
+    law = embedded(betas, FlatTorusEmbedding(1))(validate_args=validate_args, **params)
+    return Moved(law, Rotation.by_angle(angle), validate_args=validate_args)
+
+
+def moved_on_klein(loc, scale, shift, validate_args=None):
+    """A wrapped normal on the Klein bottle, turned upside down and shifted along it."""
+    shift = torch.stack([shift, torch.full_like(shift, PI)], -1)
+    signs = torch.tensor([1.0, -1.0], dtype=shift.dtype)
+    action = FlatIsometry(KLEIN, shift, signs, validate_args=validate_args)
+    law = WrappedNormal(KLEIN, loc, scale, validate_args=validate_args)
+    return Moved(law, action, validate_args=validate_args)
+
+
+def torus_of_revolution(share, major, minor):
+    """Points of a torus of revolution by two angles, and its area element per unit square."""
+    around, along = (TURN * share).unbind(-1)
+    distance = major + minor * along.cos()
+    points = [distance * around.cos(), distance * around.sin(), minor * along.sin()]
+    return torch.stack(points, -1), TURN**2 * minor * distance
+
+
+def image_rule(square, points_and_elements, dtype):
+    """Integrate over an image by a rule of the parameters and the volume element, written out."""
+    nodes, weights = square
+    points, elements = points_and_elements(nodes)
+    return points.to(dtype), (weights * elements).to(dtype)
+
+
+def circle_of_turns(share):
+    angle = TURN * share.unsqueeze(-1)
+    return torch.cat([angle.cos(), angle.sin()], -1), torch.full_like(share, TURN)
+
+
+def klein_in_space(angles):
+    """The first fundamental form of the embedding of the Klein bottle is diagonal."""
+    return KLEIN.embed(angles), (1 + angles[..., 1].sin().square()).sqrt()
+
+
+def sphere_of_plane(x):
+    square = x.square().sum(-1, keepdim=True)
+    points = torch.cat([2 * x, square - 1], -1) / (square + 1)
+    return points, (2 / (1 + square.squeeze(-1))) ** 2
+
+
+def sphere_by_area(share):
+    """Longitude and height, which are the square, cover equal areas (Archimedes)."""
+    longitude, height = TURN * share[..., 0], 2 * share[..., 1] - 1
+    distance = (1 - height.square()).sqrt()
+    points = [distance * longitude.cos(), distance * longitude.sin(), height]
+    return torch.stack(points, -1), torch.full_like(height, 2 * TURN)
+
+
+def unit_interval(size):
+    """Gauss nodes in a variable that smooths what is like ``x log x`` at the ends."""
+    t, weights = gauss_rule(0, 1, size)
+    return t.square() * (3 - 2 * t), weights * 6 * t * (1 - t)
+
+
+def unit_square(size):
+    return product_rule(unit_interval(size), unit_interval(size))
 
 
 CIRCLE, TORUS, KLEIN = Circle(), Torus(2), KleinBottle()
@@ -718,6 +805,62 @@ CASES = {
     "gaussian-filter": filters(
         gaussian_filter, {"scale": (0.7, 1.0, 1.5) * 3}, {"scale": (1.0,) * 9},
         extremes={"scale": (1e-3, 1.0, 1e3)}, invalid=({"scale": -1.0},),
+    ),
+    "embedded-beta-circle": Case(
+        embedded(betas, FlatTorusEmbedding(1)),
+        {"concentration1": (2.0,), "concentration0": (3.0,)}, Sphere(1),
+        other={"concentration1": (4.0,), "concentration0": (2.0,)},
+        quadrature=partial(image_rule, unit_interval(64), circle_of_turns),
+        wrong={"concentration1": 1.15}, invalid=({"concentration1": -1.0},),
+        extremes={"concentration1": (1.0, 1e3, 1e6)}, kl=uniform_on(Sphere(1)),
+    ),
+    "embedded-beta-sphere": Case(
+        embedded(betas, EqualAreaSphereEmbedding()),
+        {"concentration1": (2.0, 3.0), "concentration0": (3.0, 4.0)}, SPHERE,
+        other={"concentration1": (4.0, 3.0), "concentration0": (2.0, 3.0)},
+        quadrature=partial(image_rule, unit_square(64), sphere_by_area),
+        wrong={"concentration1": 1.15}, invalid=({"concentration0": 0.0},),
+        kl=uniform_on(SPHERE),
+    ),
+    "embedded-beta-torus": Case(
+        embedded(betas, RevolutionTorusEmbedding(2.0, 0.5)),
+        {"concentration1": (2.0, 3.0), "concentration0": (3.0, 4.0)}, RealArrays(3),
+        other={"concentration1": (4.0, 3.0), "concentration0": (2.0, 3.0)},
+        quadrature=partial(
+            image_rule, unit_square(64), partial(torus_of_revolution, major=2.0, minor=0.5)
+        ),
+        wrong={"concentration1": 1.15}, invalid=({"concentration0": 0.0},),
+        kl=lambda dtype: embedded(betas, RevolutionTorusEmbedding(2.0, 0.5))(
+            concentration1=torch.ones(2, dtype=dtype), concentration0=torch.ones(2, dtype=dtype)
+        ),
+    ),
+    "embedded-normal-sphere": Case(
+        embedded(flat_normal(1), StereographicEmbedding(2)),
+        {"loc": (0.3, -0.2), "scale": (0.5, 0.7)}, SPHERE,
+        other={"loc": (0.0, 0.4), "scale": (0.6, 0.6)},
+        quadrature=partial(
+            image_rule, product_rule(*[line_rule(-7, 7, 96)] * 2), sphere_of_plane
+        ),
+        wrong={"scale": 1.1}, invalid=({"scale": -1.0},), extremes={"scale": (1e-6, 1.0, 1e3)},
+    ),
+    "embedded-klein": Case(
+        embedded(partial(WrappedNormal, KLEIN), ManifoldEmbedding(KLEIN)),
+        {"loc": (0.1, 1.0), "scale": (0.3, 0.4)}, RealArrays(5),
+        other={"loc": (3.0, -0.7), "scale": (0.5, 0.6)},
+        quadrature=lambda dtype: image_rule(klein_rule()(torch.float64), klein_in_space, dtype),
+        wrong={"scale": 1.1}, invalid=({"scale": -1.0},), extremes={"scale": ALL_SCALES},
+    ),
+    "moved-beta-circle": Case(
+        turned_beta, {"concentration1": (2.0,), "concentration0": (3.0,), "angle": 0.0}, Sphere(1),
+        other={"concentration1": (3.0,), "concentration0": (3.0,), "angle": 0.0},
+        quadrature=partial(image_rule, unit_interval(64), circle_of_turns),
+        wrong={"concentration1": 1.15}, kl=uniform_on(Sphere(1)),
+    ),
+    "moved-klein": Case(
+        moved_on_klein, {"loc": (0.1, 1.0), "scale": (0.3, 0.4), "shift": 0.7}, KLEIN,
+        other={"loc": (3.0, -0.7), "scale": (0.5, 0.6), "shift": -1.0}, quadrature=klein_rule(),
+        deck=KLEIN_GROUP["deck"], wrong={"scale": 1.1}, extremes={"scale": ALL_SCALES},
+        uniform={"scale": 1e4},
     ),
     **{
         f"uniform-{name}": Case(

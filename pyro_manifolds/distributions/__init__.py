@@ -4,6 +4,7 @@ from pyro_manifolds.distributions import constraints
 from pyro_manifolds.distributions.circle_filter import CircleFilter
 from pyro_manifolds.distributions.concatenated import Concatenated
 from pyro_manifolds.distributions.covering_pushforward import CoveringPushforward
+from pyro_manifolds.distributions.embedding_pushforward import EmbeddingPushforward
 from pyro_manifolds.distributions.filter_distribution import FilterDistribution
 from pyro_manifolds.distributions.gaussian_filter import GaussianFilter
 from pyro_manifolds.distributions.hyperbolic_normal import HyperbolicNormal
@@ -13,6 +14,7 @@ from pyro_manifolds.distributions.manifold_filter import ManifoldFilter
 from pyro_manifolds.distributions.manifold_mixture import ManifoldMixture
 from pyro_manifolds.distributions.manifold_uniform import ManifoldUniform
 from pyro_manifolds.distributions.mixture_filter import MixtureFilter
+from pyro_manifolds.distributions.moved import Moved
 from pyro_manifolds.distributions.normalizing_flow import NormalizingFlow
 from pyro_manifolds.distributions.power_spherical import PowerSpherical
 from pyro_manifolds.distributions.projected_normal import ProjectedNormal
@@ -26,6 +28,7 @@ __all__ = [
     "CircleFilter",
     "Concatenated",
     "CoveringPushforward",
+    "EmbeddingPushforward",
     "FilterDistribution",
     "GaussianFilter",
     "HyperbolicNormal",
@@ -34,6 +37,7 @@ __all__ = [
     "ManifoldMixture",
     "ManifoldUniform",
     "MixtureFilter",
+    "Moved",
     "NormalizingFlow",
     "PowerSpherical",
     "ProjectedNormal",

@@ -6,14 +6,20 @@ import math
 from typing import Any
 
 import torch
-from pyro.distributions import constraints
+from pyro.distributions import (
+    LowRankMultivariateNormal,
+    MultivariateNormal,
+    TorchDistribution,
+    TransformedDistribution,
+    constraints,
+)
 from torch import Size, Tensor
-from torch.distributions import MultivariateNormal
+from torch.distributions.transforms import ReshapeTransform
 from torch.types import _size
 
 from pyro_manifolds.distributions.filter_distribution import FilterDistribution
 
-__all__ = ["GaussianFilter"]
+__all__ = ["GaussianFilter", "gaussian_along"]
 
 
 class GaussianFilter(FilterDistribution):
@@ -102,9 +108,7 @@ class GaussianFilter(FilterDistribution):
         normal, dtype = self._normal, self._normal.loc.dtype
         wide = torch.promote_types(value.dtype, dtype)
         if wide != dtype:
-            normal = MultivariateNormal(
-                normal.loc.to(wide), scale_tril=normal.scale_tril.to(wide), validate_args=False
-            )
+            normal = _in_dtype(normal, wide)
         return normal.log_prob(value.to(wide).flatten(-2)).expand(
             torch.broadcast_shapes(value.shape[:-2], self.batch_shape)
         )
@@ -114,6 +118,62 @@ class GaussianFilter(FilterDistribution):
 
     def _expanded(self, matrix: Tensor) -> Tensor:
         return matrix.expand(self.batch_shape + matrix.shape[-2:])
+
+
+def gaussian_along(factor: Tensor, variance: Tensor, tril: Tensor | None) -> TorchDistribution:
+    r"""Return the normal distribution of filters that vary along one, and by noise.
+
+    Of zero mean and covariance :math:`F F^\top + s^2 L L^\top`; ``log_prob`` promotes with values.
+
+    Args:
+        factor: Filters :math:`F`, ``batch + (k, k)``.
+        variance: Variance :math:`s^2` of the noise, which broadcasts with the batch.
+        tril: Lower triangular :math:`L`, shape ``(k * k, k * k)``; the identity by default.
+
+    Example:
+        >>> from pyro_manifolds.distributions.gaussian_filter import gaussian_along
+        >>> gaussian_along(torch.ones(4, 3, 3), torch.tensor(0.5), None).variance[0, 0]
+        tensor([1.5000, 1.5000, 1.5000])
+    """
+    shape = factor.shape[-2:]
+    column, variance = factor.flatten(-2).unsqueeze(-1), variance.unsqueeze(-1)
+    loc = column.new_zeros(shape.numel())
+    normal: TorchDistribution
+    if tril is None:
+        diagonal = variance.expand(variance.shape[:-1] + loc.shape)
+        normal = LowRankMultivariateNormal(loc, column, diagonal)
+    else:
+        coloured = variance.unsqueeze(-1) * (tril @ tril.mT)
+        normal = MultivariateNormal(loc, column @ column.mT + coloured)
+    return _Reshaped(normal, [ReshapeTransform(loc.shape, shape)])
+
+
+class _Reshaped(TransformedDistribution):
+    """A normal distribution of vectors as one of filters, with its moments."""
+
+    @property
+    def mean(self) -> Tensor:
+        return self.base_dist.mean.unflatten(-1, self.event_shape)
+
+    @property
+    def variance(self) -> Tensor:
+        return self.base_dist.variance.unflatten(-1, self.event_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        normal: Any = self.base_dist
+        dtype = torch.promote_types(value.dtype, normal.loc.dtype)
+        if dtype == normal.loc.dtype:
+            return super().log_prob(value)
+        wide = _in_dtype(normal, dtype)
+        return _Reshaped(wide, self.transforms, validate_args=self._validate_args).log_prob(value)
+
+
+def _in_dtype(normal: MultivariateNormal | LowRankMultivariateNormal, dtype: torch.dtype) -> Any:
+    loc = normal.loc.to(dtype)
+    if isinstance(normal, LowRankMultivariateNormal):
+        factor, diagonal = normal.cov_factor.to(dtype), normal.cov_diag.to(dtype)
+        return LowRankMultivariateNormal(loc, factor, diagonal, validate_args=False)
+    return MultivariateNormal(loc, scale_tril=normal.scale_tril.to(dtype), validate_args=False)
 
 
 def _one_of(covariance_matrix: Tensor | None, scale_tril: Tensor | None) -> Tensor:

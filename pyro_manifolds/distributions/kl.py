@@ -3,15 +3,17 @@
 import math
 
 import torch
-from pyro.distributions import Delta, Independent, TorchDistribution
+from pyro.distributions import Delta, Independent, TorchDistribution, Uniform
 from torch import Tensor
 from torch.distributions import kl_divergence, register_kl
 
 from pyro_manifolds.distributions.concatenated import Concatenated
 from pyro_manifolds.distributions.covering_pushforward import CoveringPushforward
+from pyro_manifolds.distributions.embedding_pushforward import EmbeddingPushforward
 from pyro_manifolds.distributions.hyperbolic_normal import HyperbolicNormal
 from pyro_manifolds.distributions.manifold_mixture import ManifoldMixture
 from pyro_manifolds.distributions.manifold_uniform import ManifoldUniform
+from pyro_manifolds.distributions.moved import Moved
 from pyro_manifolds.distributions.normalizing_flow import NormalizingFlow
 from pyro_manifolds.distributions.power_spherical import PowerSpherical
 from pyro_manifolds.distributions.projected_normal import ProjectedNormal
@@ -241,6 +243,29 @@ def _kl_uniform_uniform(q: ManifoldUniform, p: ManifoldUniform) -> Tensor:
     )
 
 
+@register_kl(EmbeddingPushforward, ManifoldUniform)
+def _kl_embedding_uniform(q: EmbeddingPushforward, p: ManifoldUniform) -> Tensor:
+    if q.embedding.uniform_image != p.manifold:
+        raise NotImplementedError(
+            f"KL(EmbeddingPushforward || ManifoldUniform) needs an embedding under which the "
+            f"uniform law becomes that on {p.manifold}, got {q.embedding}"
+        )
+    # Of the full shape, since the rule of torch for Beta and Uniform does not broadcast.
+    shape = q.base_dist.batch_shape + q.base_dist.event_shape
+    low = torch.zeros(shape, dtype=p.dtype, device=p.device)
+    kl = kl_divergence(q.base_dist, Uniform(low, low + 1).to_event(1))
+    return kl.expand(torch.broadcast_shapes(kl.shape, p.batch_shape))
+
+
+@register_kl(Moved, ManifoldUniform)
+def _kl_moved_uniform(q: Moved, p: ManifoldUniform) -> Tensor:
+    if p.manifold != q.manifold:
+        raise NotImplementedError(
+            f"KL(Moved || ManifoldUniform) needs {q.manifold}, got {p.manifold}"
+        )
+    return kl_divergence(q.base_dist, p)
+
+
 @register_kl(Concatenated, Concatenated)
 def _kl_concatenated(q: Concatenated, p: Concatenated) -> Tensor:
     pairs = zip(q.parts, p.parts, strict=True)
@@ -250,7 +275,9 @@ def _kl_concatenated(q: Concatenated, p: Concatenated) -> Tensor:
 @register_kl(Delta, CoveringPushforward)
 @register_kl(Delta, HyperbolicNormal)
 @register_kl(Delta, Concatenated)
+@register_kl(Delta, EmbeddingPushforward)
 @register_kl(Delta, ManifoldMixture)
+@register_kl(Delta, Moved)
 @register_kl(Delta, NormalizingFlow)
 def _kl_point_mass(q: Delta, p: TorchDistribution) -> Tensor:
     """Keep the log-density of the point mass, which carries a Jacobian in the guides of Pyro.

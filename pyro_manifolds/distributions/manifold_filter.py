@@ -9,33 +9,29 @@ import warnings
 from typing import Any
 
 import torch
-from pyro.distributions import (
-    LowRankMultivariateNormal,
-    MultivariateNormal,
-    TorchDistribution,
-    TransformedDistribution,
-    constraints,
-)
+from pyro.distributions import TorchDistribution, constraints
 from torch import Size, Tensor
-from torch.distributions.transforms import ReshapeTransform
 from torch.types import _size
 from typing_extensions import Self
 
 from pyro_manifolds.distributions.adoption import manifold_of
 from pyro_manifolds.distributions.arguments import as_tensors
 from pyro_manifolds.distributions.filter_distribution import FilterDistribution
-from pyro_manifolds.distributions.gaussian_filter import GaussianFilter
+from pyro_manifolds.distributions.filter_nodes import (
+    counts_for,
+    given_counts,
+    lacks_nodes,
+    log_density,
+    log_masses,
+    mass_fault,
+)
+from pyro_manifolds.distributions.gaussian_filter import GaussianFilter, gaussian_along
 from pyro_manifolds.distributions.manifold_uniform import ManifoldUniform
 from pyro_manifolds.manifolds import Manifold
 from pyro_manifolds.ops.filters import check_kernel_size, unit_filters
 from pyro_manifolds.ops.square_mixtures import SquareMixture
 
 __all__ = ["ManifoldFilter"]
-
-_MAX_NODES = 512
-_MASS_ERROR = 1e-3  # of the logarithm of the sum of a density over the nodes: an error of log_prob
-_ENOUGH = 1e-4  # of the same, where nodes are added to a density
-_FEWER_IN_FLOAT32 = 0.8  # for 1e-6 in place of 1e-8, measured likewise
 
 
 class ManifoldFilter(FilterDistribution):
@@ -71,21 +67,9 @@ class ManifoldFilter(FilterDistribution):
         if density is not None:
             _check_density(name, density, self.manifold)
             if are_numbers:  # which have no precision of their own
-                nodes = self._half(self.noise, *(4 for _ in self._needed[unit]))[0]
-                some = density.log_prob(nodes[0])
-                self.amplitude, self.noise = (
-                    s.to(torch.promote_types(s.dtype, some.dtype))
-                    for s in (self.amplitude, self.noise)
-                )
+                self._promote_to(density)
         self.noise_tril = None if noise_tril is None else _own(noise_tril.to(self.amplitude))
-        if density is None:
-            density = ManifoldUniform(
-                self.manifold,
-                dtype=self.noise.dtype,
-                device=self.noise.device,
-                validate_args=validate_args,
-            )
-        self.density = density
+        self.density = self._uniform(validate_args) if density is None else density
         super().__init__(
             torch.broadcast_shapes(
                 self.amplitude.shape, self.noise.shape, self.density.batch_shape
@@ -95,7 +79,7 @@ class ManifoldFilter(FilterDistribution):
         )
         self._check_tril()
         self._unscaled = self.amplitude, self.noise
-        self._counts = self._checked_counts(num_nodes, are_numbers)
+        self._counts = self._found_counts(num_nodes, are_numbers)
         # What has no gradient cannot change with the steps of an optimiser, and is found once.
         self._fixed_log_weights: Tensor | None = None
         if not self._density_has_gradient():
@@ -197,24 +181,15 @@ class ManifoldFilter(FilterDistribution):
                 ``batch_shape``.
 
         Returns:
-            Distribution with event shape ``(k, k)``.
+            Distribution with event shape ``(k, k)``, in the dtype of amplitude and noise, to
+            which points are rounded; its ``log_prob`` promotes with values.
 
         Example:
             >>> KleinFilter(3, 1.0, 0.5).given(torch.zeros(4, 2)).batch_shape
             torch.Size([4])
         """
-        size = self.kernel_size**2
-        factor = self.amplitude[..., None, None] * self.family(points).flatten(-2).unsqueeze(-1)
-        loc, variance = factor.new_zeros(size), self.noise.square().unsqueeze(-1)
-        normal: TorchDistribution
-        if self.noise_tril is None:
-            normal = LowRankMultivariateNormal(
-                loc, factor, variance.expand(variance.shape[:-1] + (size,))
-            )
-        else:
-            coloured = variance.unsqueeze(-1) * (self.noise_tril @ self.noise_tril.mT)
-            normal = MultivariateNormal(loc, factor @ factor.mT + coloured)
-        return _Reshaped(normal, [ReshapeTransform(Size([size]), self.event_shape)])
+        factor = self.amplitude[..., None, None] * self.family(points)
+        return gaussian_along(factor, self.noise.square(), self.noise_tril)
 
     def log_posterior(self, value: Tensor, points: Tensor) -> Tensor:
         """Return the log-density of the points, given the filters.
@@ -233,6 +208,17 @@ class ManifoldFilter(FilterDistribution):
         wide = self._in(torch.promote_types(value.dtype, self.noise.dtype))
         likelihood = wide.given(points).log_prob(value.to(wide.noise.dtype))
         return likelihood + self.density.log_prob(points) - wide.log_prob(value)
+
+    def _promote_to(self, density: TorchDistribution) -> None:
+        nodes = self._half(self.noise, *(4 for _ in self._needed[self.unit]))[0]
+        dtype = torch.promote_types(self.noise.dtype, density.log_prob(nodes[0]).dtype)
+        self.amplitude, self.noise = self.amplitude.to(dtype), self.noise.to(dtype)
+
+    def _uniform(self, validate_args: bool | None) -> ManifoldUniform:
+        dtype, device = self.noise.dtype, self.noise.device
+        return ManifoldUniform(
+            self.manifold, dtype=dtype, device=device, validate_args=validate_args
+        )
 
     def _in(self, dtype: torch.dtype) -> Self:
         """Return the same distribution in another precision."""
@@ -289,15 +275,15 @@ class ManifoldFilter(FilterDistribution):
             return False
         some = self._half(self.noise, *(2 for _ in self._counts))[0]
         with torch.enable_grad():
-            return self._log_density(some).requires_grad
+            return log_density(self.density, some).requires_grad
 
     def _log_weights(self) -> Tensor:
         """Return weights of the nodes, of sum one, ``batch + (n,)``."""
         if self._fixed_log_weights is not None:
             return self._fixed_log_weights
         masses = self._log_masses()
-        if self._checks_mass(masses) and (error := self._mass_error(masses)) > _MASS_ERROR:
-            warnings.warn(self._mass_message(error), stacklevel=3)
+        if fault := self._mass_fault(masses):
+            warnings.warn(fault, stacklevel=3)
         return masses.log_softmax(-1)
 
     def _found_log_weights(self, may_add: bool) -> Tensor:
@@ -305,40 +291,20 @@ class ManifoldFilter(FilterDistribution):
         masses = self._log_masses()
         if isinstance(self.density, ManifoldUniform):
             return masses.log_softmax(-1)
-        while may_add and 2 * self._counts[0] <= _MAX_NODES and self._mass_error(masses) > _ENOUGH:
+        while may_add and lacks_nodes(type(self).__name__, self._counts, masses):
             self._counts = tuple(2 * count for count in self._counts)
             masses = self._log_masses()
-        if self._checks_mass(masses) and (error := self._mass_error(masses)) > _MASS_ERROR:
-            raise ValueError(self._mass_message(error))
+        if fault := self._mass_fault(masses):
+            raise ValueError(fault)
         return masses.log_softmax(-1)
 
     def _log_masses(self) -> Tensor:
-        """Return the density at the nodes times the area of a cell, of sum near one."""
-        halves = [self._log_density(points) for points in self._half(self.noise, *self._counts)]
-        cell = self.manifold.log_volume - math.log(2 * math.prod(self._counts))
-        return torch.logaddexp(*halves) + cell
+        halves = self._half(self.noise, *self._counts)
+        log_cell = self.manifold.log_volume - math.log(2 * math.prod(self._counts))
+        return log_masses(self.density, halves, log_cell)
 
-    def _checks_mass(self, masses: Tensor) -> bool:
-        return bool(self._validate_args) and not (
-            torch.jit.is_tracing() or torch._C._functorch.is_functorch_wrapped_tensor(masses)
-        )
-
-    def _mass_error(self, masses: Tensor) -> float:
-        worst = masses.detach().logsumexp(-1).abs().amax()
-        error = self._number(worst)
-        return math.inf if math.isnan(error) else error
-
-    def _mass_message(self, error: float) -> str:
-        return (
-            f"{type(self).__name__}: expected num_nodes to be so large that density has the mass "
-            f"one at the nodes, to {_MASS_ERROR:g}, got {self._counts[0]} and an error of its "
-            f"logarithm of {error:.2g}; give num_nodes of at least 6 / s for standard deviation s"
-        )
-
-    def _log_density(self, points: Tensor) -> Tensor:
-        event = points.shape[1:]
-        rows = points.reshape(points.shape[:1] + (1,) * len(self.density.batch_shape) + event)
-        return self.density.log_prob(rows).movedim(0, -1).to(points.dtype)
+    def _mass_fault(self, masses: Tensor) -> str:
+        return mass_fault(type(self).__name__, self._counts, masses) if self._validate_args else ""
 
     def _whiten(self, filters: Tensor) -> Tensor:
         """Return the filters, flat, in coordinates in which the noise is white."""
@@ -348,39 +314,15 @@ class ManifoldFilter(FilterDistribution):
         white = torch.linalg.solve_triangular(self.noise_tril, rows.mT, upper=False).mT
         return white.reshape(filters.shape)
 
-    def _checked_counts(self, number: int | None, are_numbers: bool) -> tuple[int, ...]:
+    def _found_counts(self, number: int | None, are_numbers: bool) -> tuple[int, ...]:
         """Return the numbers of nodes, by default enough for draws of the distribution."""
         name, needed = type(self).__name__, self._needed[self.unit]
         if number is not None:
-            if number < 4 or number % 2:
-                raise ValueError(f"{name}: expected num_nodes to be even and >= 4, got {number}")
-            return (number, number // 2)[: len(needed)]
+            return given_counts(name, number, len(needed))
         coordinates, basis = self._quadrature((16, 8)[: len(needed)])
         largest = (coordinates @ self._whiten(basis)).detach().norm(dim=-1).max()
-        ratio = self._number((self.amplitude / self.noise).detach().max() * largest)
-        fewer = 1.0 if basis.dtype == torch.float64 else _FEWER_IN_FLOAT32
-        foreseen = (_MAX_NODES / fewer - needed[0][0]) / needed[0][1]
-        if math.isnan(ratio) or (are_numbers and ratio > foreseen):
-            raise ValueError(
-                f"{name}: expected filters F of an amplitude of at most {foreseen:.0f} times the "
-                f"noise, got {ratio:.3g}; raise noise, or give num_nodes"
-            )
-        # Tensors may be draws of a prior or steps of an optimiser, which must not stop midway.
-        ratio = min(ratio, foreseen)
-        return tuple(2 * math.ceil(fewer * (a + b * ratio) / 2) for a, b in needed)
-
-    def _number(self, tensor: Tensor) -> float:
-        """Return a number on which the number of nodes depends."""
-        cause = None
-        if not (torch.jit.is_tracing() and _varies(tensor)):
-            try:
-                return float(tensor)
-            except RuntimeError as error:  # of vmap
-                cause = error
-        raise ValueError(
-            f"{type(self).__name__}: expected num_nodes to be given where amplitude, noise or "
-            f"density vary under torch.jit.trace or torch.vmap, got None"
-        ) from cause
+        ratio = (self.amplitude / self.noise).detach().max() * largest
+        return counts_for(name, ratio, needed, is_fixed=are_numbers)
 
     def _check_tril(self) -> None:
         name, size, tril = type(self).__name__, self.kernel_size**2, self.noise_tril
@@ -404,29 +346,6 @@ def _check_density(name: str, density: TorchDistribution, manifold: Manifold) ->
         )
 
 
-class _Reshaped(TransformedDistribution):
-    """A distribution of vectors as one of filters, with its moments."""
-
-    @property
-    def mean(self) -> Tensor:
-        return self.base_dist.mean.unflatten(-1, self.event_shape)
-
-    @property
-    def variance(self) -> Tensor:
-        return self.base_dist.variance.unflatten(-1, self.event_shape)
-
-
 def _own(tensor: Tensor) -> Tensor:
     """Return a copy of what has no gradient: results that are found once must stay right."""
     return tensor if tensor.requires_grad else tensor.clone()
-
-
-def _varies(tensor: Tensor) -> bool:
-    """Return whether a tensor of a trace depends on its inputs, or on chance."""
-    nodes = [torch._C._get_value_trace(tensor).node()]  # type: ignore[attr-defined]
-    while nodes:
-        node = nodes.pop()
-        if node.kind() == "prim::Param" or node.isNondeterministic():
-            return True
-        nodes += [value.node() for value in node.inputs()]
-    return False

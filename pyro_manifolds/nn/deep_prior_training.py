@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import copy
-import math
+from functools import partial
 
 import pyro
 import torch
 from pyro.infer import SVI, Trace_ELBO
 from pyro.optim import ClippedAdam
 from torch import Tensor
-from tqdm import tqdm
 
 from pyro_manifolds.distributions import WrappedNormal
 from pyro_manifolds.infer import evidence_bounds
 from pyro_manifolds.manifolds import KleinBottle, Manifold
 from pyro_manifolds.nn.alignment import align_to_manifold, principal_start
 from pyro_manifolds.nn.deep_filter_prior import DeepFilterPrior
-from pyro_manifolds.nn.held_out import check_counts, check_filters, split_filters
+from pyro_manifolds.nn.held_out import (
+    check_counts,
+    check_filters,
+    split_filters,
+    train_by_score,
+)
 from pyro_manifolds.ops.filters import nearest_klein_filters
 
 __all__ = ["fit_deep_filter_prior", "starting_points"]
@@ -100,8 +103,16 @@ def fit_deep_filter_prior(
             else:
                 start = points.to(like)[rows]
             _start(prior, train, start, start_steps, batch_size)
-        options = (steps, min(batch_size, len(train)), learning_rate, check_every, progress)
-        scores = _train(prior, train, held_out, *options)
+        decay = 0.05 ** (1 / steps)
+        optimiser = ClippedAdam({"lr": learning_rate, "lrd": decay, "clip_norm": 100.0})
+        svi = SVI(prior.model, prior.guide, optimiser, Trace_ELBO())
+        scores = train_by_score(
+            *(_NAME, prior, train, svi.step, partial(_score, prior, held_out)),
+            steps=steps,
+            batch_size=batch_size,
+            check_every=check_every,
+            progress=progress,
+        )
     prior.requires_grad_(False).eval()
     return scores
 
@@ -156,39 +167,6 @@ def _start(
         (missed - decoded).backward()
         torch.nn.utils.clip_grad_norm_(prior.parameters(), 10.0)
         optimiser.step()
-
-
-def _train(
-    prior: DeepFilterPrior,
-    train: Tensor,
-    held_out: Tensor,
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
-    check_every: int,
-    progress: bool,
-) -> list[float]:
-    optimiser = ClippedAdam({"lr": learning_rate, "lrd": 0.05 ** (1 / steps), "clip_norm": 100.0})
-    svi = SVI(prior.model, prior.guide, optimiser, Trace_ELBO())
-    scores = [_score(prior, held_out)]
-    best = copy.deepcopy(prior.state_dict())
-    bar = tqdm(range(1, steps + 1), desc="deep prior", disable=not progress, mininterval=1.0)
-    for step in bar:
-        rows = torch.randint(len(train), (batch_size,), device=train.device)
-        loss = svi.step(train[rows]) / batch_size
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"fit_deep_filter_prior: expected a finite ELBO, got {-loss} at step {step}; "
-                "lower the learning rate"
-            )
-        if step % check_every and step < steps:
-            continue
-        scores.append(_score(prior, held_out))
-        bar.set_postfix(elbo=f"{scores[-1]:.3f}", refresh=False)
-        if scores[-1] >= max(scores):
-            best = copy.deepcopy(prior.state_dict())
-    prior.load_state_dict(best)
-    return scores
 
 
 @torch.no_grad()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import math
+from functools import partial
 from typing import cast
 
 import pyro
@@ -12,10 +11,14 @@ from pyro import poutine
 from pyro.infer import SVI, Trace_ELBO
 from pyro.optim import ClippedAdam
 from torch import Tensor
-from tqdm import tqdm
 
 from pyro_manifolds.nn.filter_prior import KleinFilterPrior
-from pyro_manifolds.nn.held_out import check_counts, check_filters, split_filters
+from pyro_manifolds.nn.held_out import (
+    check_counts,
+    check_filters,
+    split_filters,
+    train_by_score,
+)
 
 __all__ = ["fit_filter_prior"]
 
@@ -90,28 +93,15 @@ def fit_filter_prior(
         prior.requires_grad_(True).train()
         decay = 0.05 ** (1 / steps)
         svi = SVI(_model, _guide, ClippedAdam({"lr": learning_rate, "lrd": decay}), Trace_ELBO())
-        scores = [_score(prior, held_out)]
-        best, since = copy.deepcopy(prior.state_dict()), 0
-        bar = tqdm(range(1, steps + 1), desc="prior", disable=not progress, mininterval=1.0)
-        for step in bar:
-            batch = torch.randint(len(train), (min(batch_size, len(train)),), device=like.device)
-            loss = svi.step(prior, train[batch])
-            if not math.isfinite(loss):
-                raise FloatingPointError(
-                    f"fit_filter_prior: expected a finite loss, got {loss} at step {step}; "
-                    "lower the learning rate"
-                )
-            if step % check_every and step < steps:
-                continue
-            scores.append(_score(prior, held_out))
-            bar.set_postfix(validation=f"{scores[-1]:.3f}", refresh=False)
-            better = scores[-1] >= max(scores)
-            since = 0 if better else since + 1
-            best = copy.deepcopy(prior.state_dict()) if better else best
-            if since >= patience:
-                break
-        bar.close()
-        prior.load_state_dict(best)
+        step, score = partial(svi.step, prior), partial(_score, prior, held_out)
+        scores = train_by_score(
+            *(_NAME, prior, train, step, score),
+            steps=steps,
+            batch_size=batch_size,
+            check_every=check_every,
+            patience=patience,
+            progress=progress,
+        )
     prior.requires_grad_(False).eval()
     return scores
 

@@ -1,11 +1,16 @@
-"""Filters to train a prior on, and filters held out to score it."""
+"""Filters to train a prior on, and filters held out, by which the best parameters are kept."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import copy
+import math
+from collections.abc import Callable
 
-__all__ = ["check_counts", "check_filters", "split_filters"]
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+__all__ = ["check_counts", "check_filters", "split_filters", "train_by_score"]
 
 
 def split_filters(filters: Tensor, validation: Tensor | float) -> tuple[Tensor, Tensor]:
@@ -26,6 +31,63 @@ def split_filters(filters: Tensor, validation: Tensor | float) -> tuple[Tensor, 
     order = torch.randperm(len(filters), device=filters.device)
     number = max(1, int(validation * len(filters)))
     return order[number:], filters[order[:number]]
+
+
+def train_by_score(
+    caller: str,
+    prior: nn.Module,
+    filters: Tensor,
+    step: Callable[[Tensor], float],
+    score: Callable[[], float],
+    *,
+    steps: int,
+    batch_size: int,
+    check_every: int,
+    patience: float = math.inf,
+    progress: bool,
+) -> list[float]:
+    """Take steps on random batches; leave the prior with the parameters of the best score.
+
+    Args:
+        caller: Name of the training in errors and on the progress bar.
+        prior: What is trained.
+        filters: Filters to train on, shape ``(n, k, k)``.
+        step: Takes a step on a batch of them, and returns the loss.
+        score: Returns what is to be large, found on the filters held out.
+        steps: Number of steps at most.
+        batch_size: Filters in a batch, capped at what there is.
+        check_every: Steps between two scores.
+        patience: Number of scores without a better one after which it stops.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        Scores, before training and at each check.
+
+    Raises:
+        FloatingPointError: In the name of the caller, if a loss is not finite.
+    """
+    scores, best, since = [score()], copy.deepcopy(prior.state_dict()), 0
+    size = (min(batch_size, len(filters)),)
+    bar = tqdm(range(1, steps + 1), desc=caller, disable=not progress, mininterval=1.0)
+    for count in bar:
+        loss = step(filters[torch.randint(len(filters), size, device=filters.device)])
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"{caller}: expected a finite loss, got {loss} at step {count}; "
+                "lower the learning rate"
+            )
+        if count % check_every and count < steps:
+            continue
+        scores.append(score())
+        bar.set_postfix(validation=f"{scores[-1]:.3f}", refresh=False)
+        since += 1
+        if scores[-1] >= max(scores):
+            best, since = copy.deepcopy(prior.state_dict()), 0
+        if since >= patience:
+            break
+    bar.close()
+    prior.load_state_dict(best)
+    return scores
 
 
 def check_filters(caller: str, side: int, filters: Tensor, validation: Tensor | float) -> None:

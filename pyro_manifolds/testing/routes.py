@@ -10,8 +10,10 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions import TorchDistribution
 from torch.distributions import biject_to
 
+from pyro_manifolds.distributions import EmbeddingPushforward
 from pyro_manifolds.infer.reparam import AutoManifoldReparam, CoveringReparam
 from pyro_manifolds.testing.cases import Case
 from pyro_manifolds.testing.inference import Program, _datum, _programs
@@ -54,10 +56,15 @@ def route(case: Case, *, isolated_mode: bool = False) -> Route:
     """
     model = model_of(case, torch.float32)
     ways = [Route.DIRECT, Route.REPARAM, Route.COVER]
-    factors = getattr(case.manifold, "manifolds", (case.manifold,))
+    manifold = getattr(_base_of_image(case.make(torch.float32)), "manifold", case.manifold)
+    factors = getattr(manifold, "manifolds", (manifold,))
     if isolated_mode and any(1 < m.covering.num_sheets < math.inf for m in factors):
         ways.remove(Route.REPARAM)
     return next((way for way in ways if _ends_in_the_reals(way.apply(model))), Route.NONE)
+
+
+def _base_of_image(law: TorchDistribution) -> TorchDistribution:
+    return law.base_dist if isinstance(law, EmbeddingPushforward) else law
 
 
 def _ends_in_the_reals(model: Program) -> bool:

@@ -256,6 +256,25 @@ def test_filters_given_their_point_are_normal(tril):
         assert_close(given.log_prob(w)[:, i], expected, atol=1e-10, rtol=0)
 
 
+@pytest.mark.parametrize("tril", [None, coloured(3)], ids=["white", "coloured"])
+@pytest.mark.parametrize("of_value", [torch.float32, torch.float64])
+@pytest.mark.parametrize("of_points", [torch.float32, torch.float64])
+@pytest.mark.parametrize("of_parameters", [torch.float32, torch.float64])
+def test_densities_given_points_promote_with_values(of_parameters, of_points, of_value, tril):
+    # All numbers but those of the factor are those of float32.
+    z, w = double([0.25, 1.0], [2.0, -1.0]), torch.randn(3, 2, 3, 3).double()
+    d = KleinFilter(3, double(1.5)[0].to(of_parameters), 0.5, unit=True, noise_tril=tril)
+    given = d.given(z.to(of_points))
+    assert given.sample().dtype == of_parameters
+    for found in (given.log_prob(w.to(of_value)), given.expand([3, 2]).log_prob(w.to(of_value))):
+        assert found.dtype == torch.promote_types(of_parameters, of_value)
+        shape = np.eye(9) if tril is None else (tril @ tril.mT).numpy()
+        for i, f in enumerate(unit(filters(z[:, 0], z[:, 1], 3))):
+            normal = stats.multivariate_normal(cov=1.5**2 * np.outer(f, f) + 0.5**2 * shape)
+            expected = torch.tensor(normal.logpdf(w[:, i].flatten(-2).numpy()))
+            assert_close(found[:, i].double(), expected, atol=1e-5, rtol=2e-6)
+
+
 @pytest.mark.parametrize("density", [None, mixture()], ids=["uniform", "mixture"])
 def test_the_posterior_of_the_point_is_a_density_and_obeys_bayes(density):
     d = KleinFilter(5, double(4.0)[0], 0.5, density)

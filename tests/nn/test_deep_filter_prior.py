@@ -443,6 +443,14 @@ def test_filters_that_are_not_finite_are_refused():
         fit_deep_filter_prior(DeepFilterPrior(3), filters, start_steps=0, progress=False)
 
 
+@pytest.mark.filterwarnings("ignore:Encountered NaN")
+def test_an_elbo_that_is_not_finite_is_an_error():
+    options = {"start_steps": 0, "learning_rate": 1e30, "progress": False}
+    message = "fit_deep_filter_prior: expected a finite loss, got .* lower the learning rate"
+    with pyro.validation_enabled(False), pytest.raises(FloatingPointError, match=message):
+        fit_deep_filter_prior(DeepFilterPrior(3, hidden=8), torch.randn(8, 3, 3), **options)
+
+
 def test_a_guide_of_other_weights_is_told_so():
     _, prior, model, _, x, y = _convolutional()
     guide = DeepPriorGuide(

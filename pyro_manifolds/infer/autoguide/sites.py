@@ -15,14 +15,16 @@ from torch import Tensor
 from torch.distributions import Transform, biject_to, identity_transform
 from torch.distributions.transforms import IndependentTransform
 
-from pyro_manifolds.distributions import WrappedNormal
+from pyro_manifolds.distributions import EmbeddingPushforward, WrappedNormal
 from pyro_manifolds.distributions.adoption import adopt
+from pyro_manifolds.distributions.constraints import OnManifold
+from pyro_manifolds.distributions.transforms import ImageOf
 from pyro_manifolds.distributions.wrapped_normal import bounded_scales
 from pyro_manifolds.infer.autoguide.mixture import Baseline, ScoredMixture
 from pyro_manifolds.manifolds import FlatManifold, Manifold, Product
 from pyro_manifolds.ops.tangent_normal import MAX_SCALE
 
-__all__ = ["ManifoldSite", "MixtureSite", "NormalSite", "Parameter"]
+__all__ = ["EmbeddedSite", "ManifoldSite", "MixtureSite", "NormalSite", "Parameter", "image_of"]
 
 Site: TypeAlias = dict[str, Any]
 
@@ -147,6 +149,37 @@ class ManifoldSite:
         return manifold.covering(_normal_quantiles(levels, self._points(locs), scales))
 
 
+class EmbeddedSite(ManifoldSite):
+    """Guide a site on the image of a manifold by a wrapped normal pushed through the embedding.
+
+    Args:
+        site: The site, with its first value.
+        image: The image.
+        embedded: Whether the location is ``unembed`` of a free vector, or a point itself.
+    """
+
+    def __init__(self, site: Site, image: ImageOf, embedded: bool) -> None:
+        super().__init__(site, image.domain.manifold, embedded)
+        self.embedding = image.embedding
+        self.outer = site["fn"].event_dim - image.event_dim
+
+    def _first_points(self, site: Site) -> Tensor:
+        return self.embedding.inv(site["value"].detach()).clone()
+
+    def posterior(self, locs: Tensor, scales: Tensor) -> TorchDistribution:
+        """Return the distribution of the site."""
+        law = WrappedNormal(self.manifold, self._points(locs), scales)
+        return EmbeddingPushforward(law, self.embedding).to_event(self.outer)
+
+    def median(self, locs: Tensor, scales: Tensor) -> Tensor:
+        """Return the image of the location."""
+        return self.embedding(super().median(locs, scales))
+
+    def quantiles(self, name: str, levels: Tensor, locs: Tensor, scales: Tensor) -> Tensor:
+        """Return the images of the quantiles on the cover of a flat manifold."""
+        return self.embedding(super().quantiles(name, levels, locs, scales))
+
+
 class MixtureSite(ManifoldSite):
     """Guide a site by a mixture of wrapped normals.
 
@@ -214,6 +247,15 @@ class MixtureSite(ManifoldSite):
             f"{self.num_components}, which have no common lift to a line; draw from "
             f"get_posterior('{name}'), and read quantiles off distances to a point of your choice"
         )
+
+
+def image_of(support: Constraint) -> ImageOf | None:
+    """Return the image of a manifold that a support is, or consists of, if so."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    if isinstance(support, ImageOf) and isinstance(support.domain, OnManifold):
+        return support
+    return None
 
 
 def _is_flat(manifold: Manifold) -> bool:

@@ -21,7 +21,14 @@ from pyro.ops.tensor_utils import periodic_repeat
 from torch import Tensor
 
 from pyro_manifolds.distributions.adoption import adopt, manifold_of
-from pyro_manifolds.infer.autoguide.sites import ManifoldSite, MixtureSite, NormalSite, Parameter
+from pyro_manifolds.infer.autoguide.sites import (
+    EmbeddedSite,
+    ManifoldSite,
+    MixtureSite,
+    NormalSite,
+    Parameter,
+    image_of,
+)
 
 __all__ = ["AutoWrappedNormal"]
 
@@ -129,6 +136,9 @@ class AutoWrappedNormal(AutoGuide):
                 self._hold(name, site, kind, parameter)
 
     def _guide_of(self, site: dict[str, Any]) -> NormalSite | ManifoldSite:
+        image = image_of(site["fn"].support)
+        if image is not None and self._num_components == 1:
+            return EmbeddedSite(site, image, self._embedded)
         manifold = manifold_of(site["fn"])
         if manifold is None:
             return NormalSite(site)

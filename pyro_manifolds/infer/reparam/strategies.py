@@ -8,11 +8,16 @@ from typing import Any
 from pyro.distributions.constraints import Constraint
 from pyro.infer.reparam.reparam import Reparam
 from pyro.infer.reparam.strategies import Strategy
-from torch.distributions import Independent, biject_to
+from torch.distributions import Distribution, Independent, biject_to
 
-from pyro_manifolds.distributions import CoveringPushforward, ManifoldUniform
+from pyro_manifolds.distributions import (
+    CoveringPushforward,
+    EmbeddingPushforward,
+    ManifoldUniform,
+)
 from pyro_manifolds.distributions.adoption import adopt, manifold_of
 from pyro_manifolds.infer.reparam.covering import CoveringReparam
+from pyro_manifolds.infer.reparam.embedding import EmbeddingReparam
 from pyro_manifolds.infer.reparam.manifold import ManifoldReparam
 from pyro_manifolds.manifolds import Manifold
 
@@ -23,7 +28,8 @@ class AutoManifoldReparam(Strategy):
     """Apply :class:`ManifoldReparam` to every latent site on a manifold, and to nothing else.
 
     Where that has no density, on lens spaces and on Moebius bands of finite width, the site is
-    moved to its cover first, by :class:`CoveringReparam`.
+    moved to its cover first, by :class:`CoveringReparam`; from the image of a manifold under an
+    embedding it is moved to the manifold, by :class:`EmbeddingReparam`.
     Sites of Pyro's own distributions on circles, tori and spheres (``VonMises``, whose support
     Pyro declares to be the real line, and others) are among them. Observed sites stay as they are,
     and sites whose support ``biject_to`` reaches (Euclidean and hyperbolic space). Like any
@@ -52,16 +58,24 @@ class AutoManifoldReparam(Strategy):
         choice = super().__call__(msg_or_fn)
         if isinstance(msg_or_fn, dict) and choice is not None:
             # What initialises the site draws from it, which not every distribution of Pyro can.
-            msg_or_fn["fn"] = adopt(msg_or_fn["fn"])
+            msg_or_fn["fn"] = adopt(msg_or_fn["fn"]) or msg_or_fn["fn"]
         return choice
 
     def configure(self, msg: dict[str, Any]) -> Reparam | None:
+        if not msg["is_observed"] and _is_image_of_manifold(msg["fn"]):
+            return EmbeddingReparam()  # what it leads to comes here in its turn
         fn: Any = adopt(msg["fn"])
         if fn is None or msg["is_observed"] or _has_bijection(fn.support):
             return None
         if not _has_density(manifold_of(fn)) and _has_cover(fn):
             return CoveringReparam()  # what it leads to comes here in its turn
         return ManifoldReparam(self.repulsion)
+
+
+def _is_image_of_manifold(fn: Distribution) -> bool:
+    while isinstance(fn, Independent):
+        fn = fn.base_dist
+    return isinstance(fn, EmbeddingPushforward) and not _has_bijection(fn.support)
 
 
 def _has_bijection(support: Constraint) -> bool:

@@ -71,7 +71,7 @@ def restore(
     """
     module, own = _module_in(model, "restore"), {id(p) for p in guide.parameters()}
     others = {id(p): name for name, p in pyro.get_param_store().named_parameters()}
-    with torch.random.fork_rng(), torch.no_grad():
+    with torch.random.fork_rng(_cuda_devices(module, guide, x)), torch.no_grad():
         nodes: Any = poutine.trace(model).get_trace(x).nodes
         (y,) = [site["value"] for site in nodes.values() if TARGETS in site.get("infer", ())]
         guide(x, y)
@@ -84,6 +84,15 @@ def restore(
         )
     module.load_state_dict(state["model"])
     guide.load_state_dict(state["guide"])
+
+
+def _cuda_devices(
+    module: nn.Module, guide: nn.Module, x: Tensor | tuple[Tensor, ...]
+) -> set[torch.device]:
+    """Return the devices of which a call may draw random numbers."""
+    inputs = (x,) if isinstance(x, Tensor) else x
+    tensors = [*module.parameters(), *module.buffers(), *guide.parameters(), *inputs]
+    return {tensor.device for tensor in tensors if tensor.is_cuda}
 
 
 def _module_in(model: Any, caller: str) -> nn.Module:

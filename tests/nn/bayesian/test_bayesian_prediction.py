@@ -241,6 +241,19 @@ def test_restoring_leaves_the_stream_of_random_numbers():
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+def test_restoring_forks_the_random_state_of_no_other_device(monkeypatch):
+    model, guide = trained(AutoNormal)
+    state, devices, fork = checkpoint(model, guide), [], torch.random.fork_rng
+
+    def spy(forked):
+        devices.append(set(forked))
+        return fork(forked)
+
+    monkeypatch.setattr(torch.random, "fork_rng", spy)
+    restore(state, model, guide, (X[:2],))
+    assert devices == [set()]
+
+
 def test_a_guide_without_parameters_is_told():
     model = BayesianModule(nn.Linear(3, 4))
     with pytest.raises(ValueError, match="guide that has been called"):
