@@ -12,12 +12,16 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import densities, steps
+from benchmarks import densities, steps, volumes
 from benchmarks.timing import Entry, Row
 
 __all__ = ["ENTRIES", "main"]
 
-ENTRIES: dict[str, Entry] = {**densities.ENTRIES, **steps.ENTRIES}
+ENTRIES: dict[str, Entry] = {
+    **densities.ENTRIES,
+    **steps.ENTRIES,
+    **volumes.ENTRIES,
+}
 
 _COLUMNS = (
     "entry",
