@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
 from scipy.stats import t as student
 
-__all__ = ["choose", "paired_difference", "print_report"]
+__all__ = ["LEARNED", "choose", "paired_difference", "print_report", "summarise"]
+
+LEARNED = 0.0  # stands for a gain that is learned
+REFERENCES = ("Klein", "photograph Klein")  # what the other priors are compared with
+DIAGNOSTICS = ("acceptance", "r_hat", "effective_draws")
 
 Scores = Mapping[str, float]
 Cells = dict[tuple[str, float], Scores]  # by member of the family, and gain
+Families = Mapping[str, Mapping[int, Cells]]  # by family, and seed
 
 
 def print_report(runs: Iterable[tuple[Any, Scores]]) -> None:
@@ -27,10 +32,65 @@ def print_report(runs: Iterable[tuple[Any, Scores]]) -> None:
     )
     for run, scores in runs:
         family, _, member = run.prior.partition("/")
-        tables[run.task][family][run.seed][member, run.gain] = scores
-    for task, families in tables.items():
-        print(f"\n## {', '.join(f'{name} {value}' for name, value in task._asdict().items())}\n")
-        print(_table(families))
+        tables[run.task, run.gain == LEARNED][family][run.seed][member, run.gain] = scores
+    for (task, learned), families in tables.items():
+        title = ", ".join(f"{name} {value}" for name, value in task._asdict().items())
+        print(f"\n## {title}{', learned scale' if learned else ''}\n")
+        _print_tables(families)
+
+
+def _print_tables(families: Families) -> None:
+    gains = {gain for _, gain in _cells(families)}
+    done = [
+        {seed for seed, cells in by_seed.items() if {gain for _, gain in cells} == gains}
+        for by_seed in families.values()
+    ]
+    seeds = sorted(set.intersection(*done))
+    number = len(list(_cells(families)))
+    print(f"{len(seeds)} seeds, {number} runs; at the scale chosen on validation images\n")
+    if not seeds:
+        return
+    rows = {name: [summarise(by_seed[s]) for s in seeds] for name, by_seed in families.items()}
+    names = list(next(iter(rows.values()))[0])
+    print(_line("prior", *names))
+    print(_line(*["---"] * (len(names) + 1)))
+    for name, summaries in rows.items():
+        print(_line(name, *(_cell([s[column] for s in summaries]) for column in names)))
+    for reference in [name for name in REFERENCES if name in rows]:
+        _print_differences(rows, reference, [n for n in names if n not in DIAGNOSTICS])
+
+
+def _cells(families: Families) -> Iterator[tuple[str, float]]:
+    """Return the member and gain of every run."""
+    return (cell for by_seed in families.values() for cells in by_seed.values() for cell in cells)
+
+
+def _print_differences(
+    rows: Mapping[str, Sequence[Scores]], reference: str, names: Sequence[str]
+) -> None:
+    print("\n" + _line(f"less {reference}", *names))
+    print(_line(*["---"] * (len(names) + 1)))
+    for name in [name for name in rows if name != reference]:
+        pairs = [
+            ([s[column] for s in rows[name]], [s[column] for s in rows[reference]])
+            for column in names
+        ]
+        print(_line(name, *("{:+.3f} ± {:.3f}".format(*paired_difference(*p)) for p in pairs)))
+
+
+def summarise(cells: Cells) -> dict[str, float]:
+    """Return the scores at the best scale, and the negative log-likelihood at every scale.
+
+    The member of the family is the one that is best on validation images, at each scale too.
+    """
+    scores = dict(choose(cells))
+    del scores["validation_nll"]
+    gains = sorted({gain for _, gain in cells})
+    at = {
+        f"nll at {gain:g}": choose({k: v for k, v in cells.items() if k[1] == gain})["nll"]
+        for gain in gains
+    }
+    return scores if len(gains) == 1 else scores | at | {"nll, mean": mean(at.values())}
 
 
 def choose(cells: Cells) -> Scores:
@@ -52,41 +112,6 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> tuple[
         return mean(differences), math.nan
     half = student.ppf(0.975, number - 1) * stdev(differences) / math.sqrt(number)
     return mean(differences), float(half)
-
-
-def _table(families: Mapping[str, Mapping[int, Cells]]) -> str:
-    seeds = sorted(set.intersection(*(set(by_seed) for by_seed in families.values())))
-    best = {f: [choose(by_seed[s]) for s in seeds] for f, by_seed in families.items()}
-    names = [name for name in next(iter(best.values()))[0] if name != "validation_nll"]
-    lines = [
-        f"{len(seeds)} seeds; scores at the scale chosen on validation images",
-        "",
-        _line("prior", *names, "NLL minus Klein's", "NLL at each scale"),
-        _line(*["---"] * (len(names) + 3)),
-    ]
-    for family, scores in best.items():
-        columns = [_cell([s[name] for s in scores]) for name in names]
-        to_klein = ""
-        if "Klein" in best and family != "Klein":
-            difference = paired_difference(
-                [s["nll"] for s in scores], [s["nll"] for s in best["Klein"]]
-            )
-            to_klein = "{:+.3f} ± {:.3f}".format(*difference)
-        lines.append(_line(family, *columns, to_klein, _by_scale(families[family], seeds)))
-    return "\n".join(lines)
-
-
-def _by_scale(by_seed: Mapping[int, Cells], seeds: Sequence[int]) -> str:
-    """Return the mean at each gain, of the member that is best on validation images there."""
-    gains = sorted({gain for _, gain in by_seed[seeds[0]]})
-    at = {
-        gain: mean(
-            choose({k: v for k, v in by_seed[seed].items() if k[1] == gain})["nll"]
-            for seed in seeds
-        )
-        for gain in gains
-    }
-    return ", ".join(f"{gain:g}: {value:.3f}" for gain, value in at.items())
 
 
 def _cell(values: Sequence[float]) -> str:

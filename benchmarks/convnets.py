@@ -21,14 +21,19 @@ from typing import Any, NamedTuple
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro import poutine
 from pyro.distributions import TorchDistribution
-from pyro.infer import Trace_ELBO
+from pyro.infer import MCMC, Predictive, Trace_ELBO
 from pyro.infer.autoguide import AutoDelta, AutoNormal
+from pyro.infer.autoguide.initialization import init_to_value
+from pyro.infer.mcmc import HMC
+from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
+from torch.distributions import AffineTransform
 from tqdm import tqdm
 
-from benchmarks.convnet_report import print_report
+from benchmarks.convnet_report import LEARNED, print_report
 from benchmarks.patches import FIT_PHOTOGRAPHS, fit_photograph_prior
 from pyro_manifolds import CircleFilter, GaussianFilter, KleinFilter
 from pyro_manifolds.datasets import fashion_mnist, mnist_digits, normalized_patches
@@ -44,8 +49,7 @@ from pyro_manifolds.nn.bayesian import (
 __all__ = ["PLANS", "PRIORS", "Protocol", "Run", "Task", "main", "train_and_score"]
 
 SIZE = 5  # of the filters
-LEARNED = 0.0  # stands for a gain that is learned
-NOISE_LEVELS = (0.5, 1.0)  # standard deviations of pixels; that of the pixels themselves is one
+NOISE = 1.0  # on images to test on, in standard deviations of the pixels
 
 
 @dataclass(frozen=True)
@@ -53,24 +57,31 @@ class Protocol:
     """Sizes of the experiment; ``QUICK`` only shows that it runs."""
 
     channels: tuple[int, int] = (8, 16)
-    steps: tuple[int, ...] = (300, 400, 600, 1000)  # for up to 100, 300, 1000 images, and more
+    steps: int = 450
     batch_size: int = 100
     learning_rate: float = 5e-3
+    chain: int = 40  # draws of a Markov chain, after as many to adapt its steps
+    leaps: int = 20  # steps from one draw to the next
     validation: int = 500
-    test: int = 1500
-    outside: int = 1000
-    draws: int = 30
+    test: int = 1000
+    outside: int = 500
+    draws: int = 20
     patches: int = 20_000
     patch_steps: int = 1000  # of the fit of the prior to them
 
-    def num_steps(self, images: int, method: str) -> int:
-        """Return the steps of a training; guides that learn scales too need more."""
-        size = sum(images > limit for limit in (100, 300, 1000))
-        return self.steps[size] * (3 if method == "svi" else 1)
-
 
 QUICK = Protocol(
-    (2, 3), (2, 2, 2, 2), 10, validation=20, test=30, outside=20, draws=2, patches=100
+    channels=(2, 3),
+    steps=2,
+    batch_size=10,
+    chain=4,
+    leaps=2,
+    validation=20,
+    test=30,
+    outside=20,
+    draws=2,
+    patches=100,
+    patch_steps=10,
 )
 
 
@@ -81,7 +92,8 @@ class Task(NamedTuple):
         data: ``"digits"`` or ``"clothes"``.
         images: Number of images to train on.
         layers: Number of convolutions that take the prior, from the first on.
-        method: ``"svi"``, a mean-field guide, or ``"map"``, the mode of the posterior.
+        method: ``"svi"``, a mean-field guide, or ``"hmc"``, a Hamiltonian Markov chain that
+            starts at the mode of the posterior.
         noise: Standard deviation of noise on the images to train on.
         temperature: The likelihood is raised to the power of one over this.
     """
@@ -112,6 +124,9 @@ class Split(NamedTuple):
     outside: Tensor  # of the other kind
 
 
+Laws = tuple[FilterDistribution, FilterDistribution]
+
+
 def _ratio(
     kind: type[ManifoldFilter], ratio: float, density: TorchDistribution | None = None
 ) -> ManifoldFilter:
@@ -135,18 +150,28 @@ def _photograph_covariance(patches: int) -> Tensor:
     return flat.mT @ flat / len(flat)
 
 
-# Laws of one filter, of any scale. Members of a family, after the slash, are chosen on validation
-# images, as scales are.
-PRIORS: dict[str, Callable[[Protocol], FilterDistribution]] = {
-    "iid": lambda protocol: GaussianFilter(torch.eye(SIZE**2)),
-    "iid, Klein start": lambda protocol: GaussianFilter(torch.eye(SIZE**2)),
-    "photograph Gaussian": lambda p: GaussianFilter(_photograph_covariance(p.patches)),
-    "photograph Klein/fit": lambda p: _photograph_prior(p.patches, p.patch_steps),
-    "photograph Klein/4": lambda p: _ratio(
-        KleinFilter, 4, _photograph_prior(p.patches, p.patch_steps).density
+def _photograph_density(protocol: Protocol) -> TorchDistribution:
+    return _photograph_prior(protocol.patches, protocol.patch_steps).density
+
+
+def _both(law: FilterDistribution) -> Laws:
+    return law, law
+
+
+# Laws of the filters of both layers, of any scale; photographs tell of the first alone. Members of
+# a family, after the slash, are chosen on validation images, as scales are.
+PRIORS: dict[str, Callable[[Protocol], Laws]] = {
+    "iid": lambda protocol: _both(GaussianFilter(torch.eye(SIZE**2))),
+    "photograph Gaussian": lambda protocol: (
+        GaussianFilter(_photograph_covariance(protocol.patches)),
+        _ratio(KleinFilter, 4).matched_gaussian(),
+    ),
+    "photograph Klein": lambda protocol: (
+        _ratio(KleinFilter, 4, _photograph_density(protocol)),
+        _ratio(KleinFilter, 4),
     ),
     **{
-        f"{name}/{ratio}": partial(lambda make, ratio, protocol: make(ratio), make, ratio)
+        f"{name}/{ratio}": partial(lambda make, ratio, protocol: _both(make(ratio)), make, ratio)
         for ratio in (2, 4)
         for name, make in {
             "matched Gaussian": lambda ratio: _ratio(KleinFilter, ratio).matched_gaussian(),
@@ -155,34 +180,34 @@ PRIORS: dict[str, Callable[[Protocol], FilterDistribution]] = {
         }.items()
     },
 }
-STARTS = {"iid, Klein start": "Klein/4"}  # where not the prior itself
-
-MAIN = tuple(name for name in PRIORS if not name.endswith(("/2", "/fit", "start")))
+MAIN = ("iid", "matched Gaussian/4", "circle/4", "Klein/4", "photograph Klein")
 
 
 class Plan(NamedTuple):
     """Tasks, and what to try on each of them."""
 
     tasks: tuple[Task, ...]
-    gains: tuple[float, ...] = (2.0, 8.0)
+    gains: tuple[float, ...]
     priors: tuple[str, ...] = MAIN
 
 
 PLANS = {
-    "digits": Plan((Task("digits", 100),), (0.5, 2.0, 8.0, 32.0)),
-    "clothes": Plan((Task("clothes", 100),), (0.5, 2.0, 8.0, 32.0)),
-    "three hundred": Plan((Task("digits", 300), Task("clothes", 300))),
-    "first layer": Plan((Task("digits", 100, layers=1),)),
-    "noisy": Plan((Task("digits", 100, noise=1.0),)),
-    "learned scale": Plan((Task("digits", 100), Task("clothes", 100)), (LEARNED,)),
-    "warm": Plan((Task("digits", 100, temperature=1.0),)),
-    "thousand": Plan((Task("digits", 1000), Task("clothes", 1000))),
-    "thousands": Plan((Task("digits", 3000), Task("clothes", 5000))),
-    "modes": Plan(
-        (Task("digits", 100, method="map", temperature=1.0),),
-        (0.5, 2.0, 8.0, 32.0, 128.0),
-        tuple(PRIORS),
+    "digits": Plan((Task("digits", 100),), (0.5, 2.0, 16.0), (*MAIN, "photograph Gaussian")),
+    "chains": Plan(
+        (Task("digits", 100, method="hmc", temperature=1.0),),
+        (2.0,),
+        ("iid", "matched Gaussian/4", "circle/4", "Klein/4"),
     ),
+    "more digits": Plan((Task("digits", 300),), (2.0, 16.0)),
+    "clothes": Plan((Task("clothes", 100),), (2.0, 16.0)),
+    "more clothes": Plan((Task("clothes", 300),), (2.0, 16.0)),
+    "learned scale": Plan((Task("digits", 100),), (LEARNED,)),
+    "noisy": Plan((Task("digits", 100, noise=1.0),), (2.0,)),
+    "first layer": Plan((Task("digits", 100, layers=1),), (2.0,)),
+    "ratios": Plan(
+        (Task("digits", 100),), (2.0, 16.0), ("matched Gaussian/2", "circle/2", "Klein/2")
+    ),
+    "thousand": Plan((Task("digits", 1000), Task("clothes", 5000)), (2.0,)),
 }
 
 
@@ -190,7 +215,7 @@ def make_net(channels: tuple[int, int]) -> nn.Sequential:
     """Return the net, for images of 28 by 28 pixels."""
     first, second = channels
     return nn.Sequential(
-        *(nn.Conv2d(1, first, SIZE), nn.MaxPool2d(2), nn.ReLU()),
+        *(nn.Conv2d(1, first, SIZE, stride=2), nn.ReLU()),
         *(nn.Conv2d(first, second, SIZE), nn.MaxPool2d(2), nn.ReLU()),
         *(nn.Flatten(), nn.Linear(16 * second, 10)),
     )
@@ -233,22 +258,21 @@ def load(task: Task, protocol: Protocol, seed: int, clothes: Path | None = None)
 
 def make_model(run: Run, protocol: Protocol) -> tuple[BayesianModule, nn.Module]:
     """Return the model, and a net to start from, with weights drawn from the prior at gain 2."""
-    law = PRIORS[run.prior](protocol)
-    start = PRIORS[STARTS.get(run.prior, run.prior)](protocol)
+    laws = PRIORS[run.prior](protocol)
     net = make_net(protocol.channels)
-    layers = [("0", net[0]), ("3", net[3])]
+    layers = [("0", net[0]), ("2", net[2])]
     priors: dict[str, Any] = {}
     plain = GaussianFilter(torch.eye(SIZE**2))
     for number, (name, layer) in enumerate(layers):
-        chosen = law if number < run.task.layers else plain
-        drawn = scaled_to_fan_in(start if number < run.task.layers else plain)(layer.weight)
+        law = laws[number] if number < run.task.layers else plain
+        usual = scaled_to_fan_in(law)
         with torch.no_grad():
-            layer.weight.copy_(drawn.expand(layer.weight.shape[:2]).sample())
+            layer.weight.copy_(usual(layer.weight).expand(layer.weight.shape[:2]).sample())
             layer.bias.zero_()
         if run.gain == LEARNED:
-            priors[name] = partial(_learned_scale, scaled_to_fan_in(chosen))
+            priors[name] = partial(_learned_scale, usual)
         else:
-            priors[name] = scaled_to_fan_in(chosen, run.gain)
+            priors[name] = scaled_to_fan_in(law, run.gain)
     # So many data in all, as the likelihood of a batch is scaled up to.
     data_size = round(run.task.images / run.task.temperature)
     return BayesianModule(net, priors, data_size=data_size), net
@@ -265,25 +289,27 @@ def train_and_score(run: Run, protocol: Protocol, clothes: Path | None = None) -
     with pyro.settings.context(module_local_params=True):
         model, net = make_model(run, protocol)
         start = init_to_weights(net)
-        if run.task.method == "map":
+        chain = run.task.method == "hmc"
+        if chain:
             guide: Any = AutoDelta(model, init_loc_fn=start)
         else:
             guide = AutoNormal(model, init_loc_fn=start, init_scale=0.01)
-        _train(model, guide, *split.train, run.task, protocol)
-        draws = 1 if run.task.method == "map" else protocol.draws
-        score = partial(predict, model.eval(), guide, num_samples=draws, batch_size=500)
-        return _scores(score, split)
+        _train(model, guide, *split.train, protocol)
+        posterior, mixing = _sample(model, guide, split, protocol) if chain else (guide, {})
+        predictions = partial(
+            predict, model.eval(), posterior, num_samples=protocol.draws, batch_size=500
+        )
+        return _scores(predictions, split) | mixing
 
 
 def _train(
-    model: BayesianModule, guide: nn.Module, x: Tensor, y: Tensor, task: Task, protocol: Protocol
+    model: BayesianModule, guide: nn.Module, x: Tensor, y: Tensor, protocol: Protocol
 ) -> None:
     elbo = Trace_ELBO()(model, guide)
     elbo(x[:2], y[:2])  # makes the parameters of the guide
     optimiser = torch.optim.Adam(elbo.parameters(), lr=protocol.learning_rate)
-    steps = protocol.num_steps(task.images, task.method)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    for _ in range(steps):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, protocol.steps)
+    for _ in range(protocol.steps):
         rows = torch.randperm(len(x))[: protocol.batch_size]
         optimiser.zero_grad()
         elbo(x[rows], y[rows]).backward()
@@ -291,11 +317,55 @@ def _train(
         schedule.step()
 
 
-def _scores(prediction: Callable[[Tensor], Any], split: Split) -> dict[str, float]:
-    """Accuracy, negative log-likelihood in nats, calibration error, and areas under the curve."""
-    scores = {
-        "validation_nll": _judge(prediction(split.validation[0]).probs, split.validation[1])["nll"]
+def _sample(
+    model: BayesianModule, mode: AutoDelta, split: Split, protocol: Protocol
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Return weights from a Markov chain, and how well it mixes."""
+    sites: Any = poutine.trace(model).get_trace(*split.train).nodes
+    weights = {name: value.detach() for name, value in mode.median().items()}
+    # In units of the prior's standard deviation.
+    units = {
+        name: sites[name]["fn"].variance.sqrt().expand(w.shape) for name, w in weights.items()
     }
+    kernel = HMC(
+        model,
+        step_size=0.02,
+        adapt_mass_matrix=False,
+        transforms={name: AffineTransform(0.0, unit).inv for name, unit in units.items()},
+        init_strategy=init_to_value(values=weights),
+        jit_compile=True,
+        ignore_jit_warnings=True,
+    )
+
+    def keep_number_of_leaps(kernel: HMC, *_: Any) -> None:
+        kernel.trajectory_length = (protocol.leaps + 0.5) * kernel.step_size
+
+    chain = MCMC(
+        kernel,
+        num_samples=protocol.chain,
+        warmup_steps=protocol.chain,
+        hook_fn=keep_number_of_leaps,
+        disable_progbar=True,
+    )
+    chain.run(*split.train)
+    samples = chain.get_samples()
+    x, y = split.validation
+    with torch.no_grad():
+        output = Predictive(model, samples, return_sites=["output"])(x)["output"]
+    per_draw = (
+        output.log_softmax(-1).gather(-1, y.expand(len(output), -1).unsqueeze(-1)).mean((1, 2))
+    )
+    return samples, {
+        "acceptance": float(chain.diagnostics()["acceptance rate"]["chain 0"]),
+        "r_hat": float(split_gelman_rubin(per_draw.unsqueeze(0))),
+        "effective_draws": float(effective_sample_size(per_draw.unsqueeze(0))),
+    }
+
+
+def _scores(prediction: Callable[[Tensor], Any], split: Split) -> dict[str, float]:
+    """Accuracy, negative log-likelihood in nats, calibration error, and area under the curve."""
+    x, y = split.validation
+    scores = {"validation_nll": _judge(prediction(x).probs, y)["nll"]}
     x, y = split.test
     clean = prediction(x)
     scores.update(_judge(clean.probs, y))
@@ -303,12 +373,9 @@ def _scores(prediction: Callable[[Tensor], Any], split: Split) -> dict[str, floa
     inside, outside = clean.total, prediction(split.outside).total
     found = [0] * len(inside) + [1] * len(outside)
     scores["auroc"] = float(roc_auc_score(found, torch.cat([inside, outside])))
-    generator = torch.Generator().manual_seed(0)
-    for level in NOISE_LEVELS:
-        noisy = prediction(x + level * torch.randn(x.shape, generator=generator))
-        judged = _judge(noisy.probs, y)
-        scores.update({f"{name}_noise_{level}": value for name, value in judged.items()})
-    return scores
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    noisy = _judge(prediction(x + NOISE * noise).probs, y)
+    return scores | {f"noisy_{name}": value for name, value in noisy.items()}
 
 
 def _judge(probs: Tensor, labels: Tensor) -> dict[str, float]:
@@ -338,6 +405,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"expected plans among {', '.join(PLANS)}, got {', '.join(unknown)}")
     if not options.report:
         torch.set_num_threads(1)
+        pyro.enable_validation(False)
         runs = [r for plan in options.plans or PLANS for r in _runs(plan, options.seeds)]
         _do(runs, QUICK if options.quick else Protocol(), options.clothes, options.output)
     print_report(read(options.output))
