@@ -34,7 +34,6 @@ from pyro_manifolds import (
     WrappedNormal,
 )
 from pyro_manifolds.datasets import KleinCircles, klein_circles
-from pyro_manifolds.demo.checkpoints import CheckpointError
 from pyro_manifolds.demo.training import fit
 from pyro_manifolds.geometry import topology_score
 from pyro_manifolds.infer import evidence_bounds
@@ -48,6 +47,7 @@ from pyro_manifolds.nn import (
     align_to_manifold,
     principal_start,
 )
+from pyro_manifolds.nn.checkpoints import CheckpointError
 
 __all__ = ["RUNGS", "Guide", "Model", "Protocol", "Rung", "Score", "train_and_score"]
 

@@ -24,8 +24,15 @@ def test_the_model_runs_and_finds_the_latent_points():
     assert distance.median() < 0.1
 
 
-def test_the_bayesian_net_learns_and_predicts():
+def test_divergence_and_samples_on_a_torus_in_space():
     names = run(1)
+    divergence = torch.distributions.kl_divergence(names["q"], names["p"])
+    assert abs(divergence.item() - 0.8148) < 1e-4
+    assert bool(names["ellipse"].codomain.check(names["ellipse"](torch.rand(9, 1))).all())
+
+
+def test_the_bayesian_net_learns_and_predicts():
+    names = run(2)
     losses, prediction = names["losses"], names["prediction"]
     assert sum(losses[-5:]) < sum(losses[:5])
     assert torch.allclose(prediction.probs.sum(-1), torch.ones(40), atol=1e-5)

@@ -23,6 +23,11 @@ from pyro_manifolds.datasets.patches import (
     patch_sphere,
     photographs,
 )
+from pyro_manifolds.datasets.symmetric_digits import (
+    SymmetricDigits,
+    rotating_digits,
+    shifted_digits,
+)
 
 __all__ = [
     "TEST_PHOTOGRAPHS",
@@ -30,6 +35,7 @@ __all__ = [
     "Digits",
     "KleinCircles",
     "KleinCirclesSplit",
+    "SymmetricDigits",
     "d_norm",
     "dct_basis",
     "extract_patches",
@@ -42,6 +48,8 @@ __all__ = [
     "patch_to_sphere",
     "photographs",
     "rotate_images",
+    "rotating_digits",
+    "shifted_digits",
     "sphere_to_patch",
     "split_klein_circles",
 ]

@@ -23,7 +23,6 @@ from typing import Any
 import torch
 
 from pyro_manifolds.datasets import TEST_PHOTOGRAPHS, TRAIN_PHOTOGRAPHS
-from pyro_manifolds.demo.checkpoints import CheckpointError
 from pyro_manifolds.demo.distributed import average, is_main, launched, process_group, world_size
 from pyro_manifolds.demo.experiment import (
     MANIFOLDS,
@@ -48,6 +47,7 @@ from pyro_manifolds.demo.report import (
     table,
 )
 from pyro_manifolds.demo.workers import running
+from pyro_manifolds.nn.checkpoints import CheckpointError
 
 __all__ = ["main", "make_parser"]
 

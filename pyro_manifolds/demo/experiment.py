@@ -21,7 +21,6 @@ from pyro_manifolds.demo.baselines import (
     fit_mixture,
     uniform_log_prob,
 )
-from pyro_manifolds.demo.checkpoints import load_checkpoint
 from pyro_manifolds.demo.distributed import local_device
 from pyro_manifolds.demo.model import SphereGuide, SphereModel
 from pyro_manifolds.demo.training import describe_run, fit
@@ -35,6 +34,7 @@ from pyro_manifolds.manifolds import (
     Sphere,
     Torus,
 )
+from pyro_manifolds.nn.checkpoints import load_checkpoint
 
 __all__ = [
     "MANIFOLDS",

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from pyro_manifolds.datasets import sphere_to_patch
-from pyro_manifolds.demo.checkpoints import replacing
 from pyro_manifolds.demo.experiment import Score
 from pyro_manifolds.demo.model import SphereGuide, SphereModel
+from pyro_manifolds.nn.checkpoints import replacing
 from pyro_manifolds.plotting import draw_fundamental_square, draw_patches_on_square, square_grid
 
 __all__ = ["Row", "save_figure", "save_json", "save_text", "summarise", "table"]

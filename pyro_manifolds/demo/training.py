@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from pyro_manifolds.demo.checkpoints import load_checkpoint, save_checkpoint
 from pyro_manifolds.demo.distributed import (
     average,
     is_main,
@@ -20,6 +19,7 @@ from pyro_manifolds.demo.distributed import (
     share,
     world_size,
 )
+from pyro_manifolds.nn.checkpoints import load_checkpoint, save_checkpoint
 
 __all__ = ["describe_run", "fit"]
 

@@ -10,10 +10,14 @@ from pyro_manifolds.nn.alignment import (
 from pyro_manifolds.nn.deep_filter_prior import DeepFilterPrior
 from pyro_manifolds.nn.deep_prior_guide import DeepPriorGuide
 from pyro_manifolds.nn.deep_prior_training import fit_deep_filter_prior, starting_points
+from pyro_manifolds.nn.embedding_diagnostics import EmbeddingDiagnostics, diagnose_embedding
+from pyro_manifolds.nn.embedding_fit import fit_embedding
 from pyro_manifolds.nn.filter_fit import fit_filter_prior
 from pyro_manifolds.nn.filter_prior import KleinFilterPrior, KleinMixture
 from pyro_manifolds.nn.flows import CylinderFlow, TorusFlow
 from pyro_manifolds.nn.heads import InvariantFeatures, ManifoldHead, ScaleHead, WrappedNormalHead
+from pyro_manifolds.nn.manifold_choice import ManifoldChoice, ManifoldRow, compare_manifolds
+from pyro_manifolds.nn.manifold_vae import ManifoldGuide, ManifoldModel, fit_manifold_vae
 
 __all__ = [
     "AlignedHead",
@@ -21,17 +25,26 @@ __all__ = [
     "CylinderFlow",
     "DeepFilterPrior",
     "DeepPriorGuide",
+    "EmbeddingDiagnostics",
     "InvariantFeatures",
     "KleinFilterPrior",
     "KleinMixture",
+    "ManifoldChoice",
+    "ManifoldGuide",
     "ManifoldHead",
+    "ManifoldModel",
+    "ManifoldRow",
     "ScaleHead",
     "TorusFlow",
     "WrappedNormalHead",
     "align_to_manifold",
     "bayesian",
+    "compare_manifolds",
+    "diagnose_embedding",
     "fit_deep_filter_prior",
+    "fit_embedding",
     "fit_filter_prior",
+    "fit_manifold_vae",
     "principal_start",
     "starting_points",
 ]

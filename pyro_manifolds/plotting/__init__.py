@@ -1,5 +1,6 @@
 """Figures, drawn with matplotlib on axes that are passed in."""
 
+from pyro_manifolds.plotting.embeddings import draw_embedding
 from pyro_manifolds.plotting.filters import (
     PlacedFilters,
     draw_filter_atlas,
@@ -15,6 +16,7 @@ from pyro_manifolds.plotting.klein_densities import draw_filter_posterior, draw_
 
 __all__ = [
     "PlacedFilters",
+    "draw_embedding",
     "draw_filter_atlas",
     "draw_filter_draws",
     "draw_filter_posterior",

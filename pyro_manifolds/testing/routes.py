@@ -56,7 +56,8 @@ def route(case: Case, *, isolated_mode: bool = False) -> Route:
     """
     model = model_of(case, torch.float32)
     ways = [Route.DIRECT, Route.REPARAM, Route.COVER]
-    manifold = getattr(_base_of_image(case.make(torch.float32)), "manifold", case.manifold)
+    law = _base_of_image(case.make(torch.float32))
+    manifold: Any = getattr(law, "manifold", case.manifold)
     factors = getattr(manifold, "manifolds", (manifold,))
     if isolated_mode and any(1 < m.covering.num_sheets < math.inf for m in factors):
         ways.remove(Route.REPARAM)

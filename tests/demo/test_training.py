@@ -8,9 +8,9 @@ import torch
 from pyro.infer import Trace_ELBO
 
 from pyro_manifolds import KleinBottle, PowerSpherical
-from pyro_manifolds.demo.checkpoints import CheckpointError, replacing, save_checkpoint
 from pyro_manifolds.demo.model import SphereGuide, SphereModel
 from pyro_manifolds.demo.training import describe_run, fit
+from pyro_manifolds.nn.checkpoints import CheckpointError, replacing, save_checkpoint
 
 OPTIONS = {
     "steps": 24,

@@ -12,10 +12,10 @@ from pyro.nn import PyroModule
 
 from pyro_manifolds import KleinBottle, ManifoldUniform, PowerSpherical, WrappedNormal
 from pyro_manifolds.demo import training
-from pyro_manifolds.demo.checkpoints import save_checkpoint
 from pyro_manifolds.demo.distributed import process_group, rank
 from pyro_manifolds.demo.model import SphereGuide, SphereModel
 from pyro_manifolds.demo.training import fit
+from pyro_manifolds.nn.checkpoints import save_checkpoint
 
 KLEIN = KleinBottle()
 OPTIONS = {"steps": 12, "learning_rate": 0.03, "seed": 5, "warmup": 4, "progress": False}

@@ -1,5 +1,7 @@
 """Transforms: coverings, embeddings, and the way from the ambient space onto a manifold."""
 
+from typing import Any
+
 from pyro_manifolds.distributions.transforms.chart import Chart, has_chart
 from pyro_manifolds.distributions.transforms.covering import (
     ComposedCovering,
@@ -29,6 +31,7 @@ from pyro_manifolds.distributions.transforms.group_action import (
     Rotation,
 )
 from pyro_manifolds.distributions.transforms.image import ImageOf
+from pyro_manifolds.distributions.transforms.learned_embedding import LearnedEmbedding
 from pyro_manifolds.distributions.transforms.unembed import Unembed
 
 __all__ = [
@@ -45,6 +48,7 @@ __all__ = [
     "FunctionEmbedding",
     "GroupAction",
     "ImageOf",
+    "LearnedEmbedding",
     "ManifoldEmbedding",
     "ProductCovering",
     "RevolutionTorusEmbedding",
@@ -52,5 +56,15 @@ __all__ = [
     "StereographicEmbedding",
     "Unembed",
     "covering_of",
+    "fit_embedding",
     "has_chart",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on demand what trains networks, which rest on this package."""
+    if name == "fit_embedding":
+        from pyro_manifolds.nn.embedding_fit import fit_embedding
+
+        return fit_embedding
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -159,6 +159,7 @@ class EmbeddedSite(ManifoldSite):
     """
 
     def __init__(self, site: Site, image: ImageOf, embedded: bool) -> None:
+        assert isinstance(image.domain, OnManifold)
         super().__init__(site, image.domain.manifold, embedded)
         self.embedding = image.embedding
         self.outer = site["fn"].event_dim - image.event_dim

@@ -11,7 +11,7 @@ import torch
 
 __all__ = ["CheckpointError", "load_checkpoint", "replacing", "save_checkpoint"]
 
-_FORMAT = "pyro_manifolds.demo.checkpoint/1"
+_FORMAT = "pyro_manifolds.checkpoint/1"
 
 
 class CheckpointError(ValueError):
