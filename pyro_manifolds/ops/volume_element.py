@@ -67,7 +67,8 @@ def half_log_det_gram(matrix: Tensor) -> Tensor:
         tensor(10.)
     """
     if matrix.shape[-1] <= _FEW:
-        return _log_lengths(list(matrix.unbind(-1)))
+        # Columns in front: what backward makes of them has the layout of what was pushed.
+        return _log_lengths(list(matrix.movedim(-1, 0).unbind(0)))
     triangle = torch.linalg.qr(matrix).R
     return triangle.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
 
