@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from pyro_manifolds.manifolds import Manifold
 from pyro_manifolds.nn.alignment import Alignment
+from pyro_manifolds.nn.checkpoints import load_checkpoint, save_checkpoint
 from pyro_manifolds.nn.manifold_vae import ManifoldGuide, ManifoldModel
 
 __all__ = ["describe_data", "load_pair", "save_pair"]
@@ -36,11 +36,8 @@ def save_pair(
     """Write a trained pair, whole or not at all; nothing where there is no path."""
     if path is None:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     states = {"model": model.state_dict(), "guide": guide.state_dict()}
-    temporary = path.with_suffix(".part")
-    torch.save({"settings": dict(settings), "aligned": guide.aligned, **states}, temporary)
-    os.replace(temporary, path)
+    save_checkpoint(path, settings, {"aligned": guide.aligned, **states})
 
 
 def load_pair(
@@ -54,19 +51,11 @@ def load_pair(
     """Read a trained pair; none where there is no file.
 
     Raises:
-        ValueError: If the file is of a run with other settings.
+        CheckpointError: If the file cannot be read, or is of a run with other settings.
     """
     if path is None or not path.exists():
         return None
-    saved = torch.load(path, map_location="cpu", weights_only=True)
-    theirs = saved["settings"]
-    differing = [name for name in settings if theirs.get(name) != settings[name]]
-    if differing:
-        raise ValueError(
-            f"compare_manifolds: expected {path} to be of a run with "
-            f"{ {name: settings[name] for name in differing} }, "
-            f"got { {name: theirs.get(name) for name in differing} }; choose another folder"
-        )
+    saved = load_checkpoint(path, settings)
     features, dim = data.shape[1:].numel(), manifold.embed_dim
     blank = Alignment(data.new_zeros(dim, features), data.new_zeros(dim), 0.0)
     with torch.random.fork_rng(devices=[]):

@@ -132,7 +132,7 @@ def test_finished_pairs_are_kept_and_others_refused(tmp_path):
     assert (tmp_path / "Circle-0.pt").stat().st_mtime_ns == kept
     assert both.tables[0]["Circle()"].elbo == pytest.approx(first.tables[0]["Circle()"].elbo)
     assert set(both.exact[0]) == {"Circle()", "Torus(2)"}
-    with pytest.raises(ValueError, match="Circle-0.pt to be of a run with .*'steps': 20"):
+    with pytest.raises(ValueError, match="Circle-0.pt: expected one .* steps 20, got .* steps 10"):
         compare_manifolds(x, [Circle()], **(options | {"steps": 20}))
 
 
