@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyro_manifolds.distributions.transforms.embeddings import ManifoldEmbedding
 from pyro_manifolds.distributions.transforms.learned_embedding import LearnedEmbedding
+from pyro_manifolds.distributions.transforms.manifold_embedding import ManifoldEmbedding
 from pyro_manifolds.manifolds import Manifold
 from pyro_manifolds.nn.embedding_sheets import (
     domain_unit,

@@ -16,7 +16,6 @@ from pyro_manifolds.distributions.transforms.embedding import (
 from pyro_manifolds.distributions.transforms.embeddings import (
     EqualAreaSphereEmbedding,
     FlatTorusEmbedding,
-    ManifoldEmbedding,
     RevolutionTorusEmbedding,
     StereographicEmbedding,
 )
@@ -32,6 +31,7 @@ from pyro_manifolds.distributions.transforms.group_action import (
 )
 from pyro_manifolds.distributions.transforms.image import ImageOf
 from pyro_manifolds.distributions.transforms.learned_embedding import LearnedEmbedding
+from pyro_manifolds.distributions.transforms.manifold_embedding import ManifoldEmbedding
 from pyro_manifolds.distributions.transforms.unembed import Unembed
 
 __all__ = [
