@@ -122,9 +122,9 @@ def fit_embedding(
         base=base,
         method=method,
         width=width,
-        depth=depth or (2 if dim == 1 else 3),
+        depth=(2 if dim == 1 else 3) if depth is None else depth,
         activation=activation,
-        steps=steps or (3000 if dim == 1 else 5000),
+        steps=(3000 if dim == 1 else 5000) if steps is None else steps,
         batch_size=batch_size,
         learning_rate=learning_rate,
         check_every=check_every,
@@ -184,7 +184,9 @@ def _check(
                 f"{_NAME}: expected a compact manifold or samples, got {target}, which has no "
                 "uniform law"
             )
-        return dim or target.dim
+        if dim not in (None, target.dim):
+            raise ValueError(f"{_NAME}: expected dim to be that of {target} or none, got {dim}")
+        return target.dim
     if not isinstance(target, Tensor):
         raise TypeError(
             f"{_NAME}: expected target to be a manifold of this library or a tensor, "

@@ -11,7 +11,24 @@ from torch import Tensor, nn
 __all__ = ["EmbeddingDecoder", "EmbeddingEncoder"]
 
 
-class EmbeddingDecoder(nn.Module):
+class _InUnits(nn.Module):
+    """Network with units of length, in the space around an image, that are those of samples."""
+
+    location: Tensor
+    scale: Tensor
+
+    def __init__(self, embed_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("location", torch.zeros(embed_dim))
+        self.register_buffer("scale", torch.ones(()))
+
+    def set_units(self, samples: Tensor) -> None:
+        """Make the mean of samples and their distance from it the origin and the unit."""
+        self.location.copy_(samples.mean(0))
+        self.scale.copy_((samples - samples.mean(0)).square().mean().sqrt())
+
+
+class EmbeddingDecoder(_InUnits):
     """Perceptron from the domain of an embedding to the space around its image.
 
     Args:
@@ -28,8 +45,6 @@ class EmbeddingDecoder(nn.Module):
         torch.Size([5, 2])
     """
 
-    location: Tensor
-    scale: Tensor
     shrink: Tensor
 
     def __init__(
@@ -42,25 +57,18 @@ class EmbeddingDecoder(nn.Module):
         activation: Callable[[], nn.Module] = nn.SiLU,
         base: str = "uniform",
     ) -> None:
-        super().__init__()
+        super().__init__(embed_dim)
         self.network = _perceptron(dim, width, depth, embed_dim, activation)
         self.centre = 0.5 if base == "uniform" else 0.0
         self.spread = math.sqrt(12) if base == "uniform" else 1.0
-        self.register_buffer("location", torch.zeros(embed_dim))
-        self.register_buffer("scale", torch.ones(()))
         self.register_buffer("shrink", torch.ones(()))  # below one, edges of the domain are cut
-
-    def set_units(self, samples: Tensor) -> None:
-        """Make the mean of samples and their distance from it the units of the output."""
-        self.location.copy_(samples.mean(0))
-        self.scale.copy_((samples - samples.mean(0)).square().mean().sqrt())
 
     def forward(self, z: Tensor) -> Tensor:
         z = (z - self.centre) * (self.spread * self.shrink)
         return self.location + self.scale * self.network(z)
 
 
-class EmbeddingEncoder(nn.Module):
+class EmbeddingEncoder(_InUnits):
     """Perceptron from the space around an image to the domain, with one code or several.
 
     Several codes may differ where one continuous code would have to run through the whole domain:
@@ -81,9 +89,6 @@ class EmbeddingEncoder(nn.Module):
         torch.Size([5, 3, 1])
     """
 
-    location: Tensor
-    scale: Tensor
-
     def __init__(
         self,
         embed_dim: int,
@@ -95,16 +100,9 @@ class EmbeddingEncoder(nn.Module):
         activation: Callable[[], nn.Module] = nn.SiLU,
         base: str = "uniform",
     ) -> None:
-        super().__init__()
+        super().__init__(embed_dim)
         self.network = _perceptron(embed_dim, width, depth, heads * dim, activation)
         self.heads, self.bounded = heads, base == "uniform"
-        self.register_buffer("location", torch.zeros(embed_dim))
-        self.register_buffer("scale", torch.ones(()))
-
-    def set_units(self, samples: Tensor) -> None:
-        """Make the mean of samples and their distance from it the units of the input."""
-        self.location.copy_(samples.mean(0))
-        self.scale.copy_((samples - samples.mean(0)).square().mean().sqrt())
 
     def forward(self, y: Tensor) -> Tensor:
         codes = self.network((y - self.location) / self.scale).unflatten(-1, (self.heads, -1))

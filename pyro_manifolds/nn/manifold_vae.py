@@ -79,6 +79,7 @@ class ManifoldModel(nn.Module):
 
     @property
     def prior(self) -> dist.TorchDistribution:
+        """Law of the latent points, uniform where the volume is finite."""
         return _prior(self.manifold, self.spread)
 
     def decode(self, z: Tensor) -> Tensor:
@@ -130,6 +131,12 @@ class ManifoldGuide(nn.Module):
         data: Data to take shape, mean and spread from, ``[n, *event_shape]``.
         hidden: Widths of the hidden layers, in the order of those of the model.
         alignment: Affine map of the flattened data to start the location from; at random, if none.
+
+    Example:
+        >>> from pyro_manifolds.nn import ManifoldGuide
+        >>> x = torch.randn(100, 5, 5)
+        >>> ManifoldGuide(Torus(2), x).posterior(x[:3]).batch_shape
+        torch.Size([3])
     """
 
     center: Tensor

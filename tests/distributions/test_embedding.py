@@ -273,6 +273,17 @@ def test_equality_of_embeddings():
     assert ManifoldEmbedding(Torus(2)) != ManifoldEmbedding(KleinBottle())
 
 
+def test_a_rough_inverse_is_refined_at_every_scale():
+    """A parabola of a size of thousands, from a guess that is off by a hundredth of it."""
+
+    def parabola(z):
+        return torch.cat([z, z.square() / 1000], -1)
+
+    z = torch.linspace(-3000, 3000, 11, **F64).unsqueeze(-1)
+    rough = FunctionEmbedding(parabola, lambda y: 1.01 * y[..., :1] + 20, 1, 2, refine_steps=6)
+    assert_close(rough.inv(rough(z)), z, rtol=1e-12, atol=1e-9)
+
+
 def test_fresh_draws_need_no_inverse():
     def inverse(y):
         raise AssertionError("the inverse was called")

@@ -295,7 +295,9 @@ def test_it_is_found_where_transforms_are():
         (Circle(), {"kernel": "linear"}, "expected kernel in"),
         (Circle(), {"held_out": 1.0}, r"expected held_out in \(0, 1\), got 1.0"),
         (Circle(), {"restarts": -1}, "expected restarts >= 0, got -1"),
-        (Circle(), {"steps": -1}, "expected steps >= 1, got -1"),
+        (Circle(), {"steps": 0}, "expected steps >= 1, got 0"),
+        (Circle(), {"depth": 0}, "expected depth >= 1, got 0"),
+        (Circle(), {"dim": 2}, r"expected dim to be that of Circle\(\) or none, got 2"),
     ],
 )
 def test_bad_arguments_are_refused(target, arguments, message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -162,7 +163,7 @@ class FunctionEmbedding(Embedding):
         start = self.inverse(y)
         if not self.refine_steps:
             return start
-        return gauss_newton(self.function, start, y, self.refine_steps)
+        return gauss_newton(self.function, start, y, self.refine_steps, max_step=math.inf)
 
 
 class ComposedEmbedding(Embedding):

@@ -41,10 +41,11 @@ class AutoWrappedNormal(AutoGuide):
     guided by a :class:`~pyro_manifolds.distributions.WrappedNormal` with its exact density on the
     manifold: there is no chart, no cut and no auxiliary variable. Its location is ``unembed`` of
     a free vector of the ambient space, its scale has one entry for each coordinate on flat
-    manifolds and is isotropic on the others. Any other site is guided by a normal in unconstrained
-    space, as by Pyro's ``AutoNormal``, but without its auxiliary site. Every site is drawn from
-    its density, so minus the bound is never less than minus the log-evidence, under each ELBO of
-    Pyro, ``TraceMeanField_ELBO`` included.
+    manifolds and is isotropic on the others. On the image of a manifold under an embedding, that
+    law is pushed through the same embedding, with one component. Any other site is guided by a
+    normal in unconstrained space, as by Pyro's ``AutoNormal``, but without its auxiliary site.
+    Every site is drawn from its density, so minus the bound is never less than minus the
+    log-evidence, under each ELBO of Pyro, ``TraceMeanField_ELBO`` included.
 
     One wrapped normal has one mode. For a posterior with several, ``num_components`` makes every
     site on a manifold a mixture with weights of its own, and the bound that of the exact
