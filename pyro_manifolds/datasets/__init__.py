@@ -23,21 +23,32 @@ from pyro_manifolds.datasets.patches import (
     patch_sphere,
     photographs,
 )
+from pyro_manifolds.datasets.sequences import TransformingSequences
+from pyro_manifolds.datasets.sprites import draw_sprites, transforming_sprites
 from pyro_manifolds.datasets.symmetric_digits import (
     SymmetricDigits,
     rotating_digits,
     shifted_digits,
 )
+from pyro_manifolds.datasets.transforming_digits import (
+    DigitSplit,
+    digit_split,
+    transforming_digits,
+)
 
 __all__ = [
     "TEST_PHOTOGRAPHS",
     "TRAIN_PHOTOGRAPHS",
+    "DigitSplit",
     "Digits",
     "KleinCircles",
     "KleinCirclesSplit",
     "SymmetricDigits",
+    "TransformingSequences",
     "d_norm",
     "dct_basis",
+    "digit_split",
+    "draw_sprites",
     "extract_patches",
     "fashion_mnist",
     "klein_circle",
@@ -52,4 +63,6 @@ __all__ = [
     "shifted_digits",
     "sphere_to_patch",
     "split_klein_circles",
+    "transforming_digits",
+    "transforming_sprites",
 ]

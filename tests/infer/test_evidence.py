@@ -473,3 +473,43 @@ def test_plates_of_other_names_are_other_plates():
 def test_a_model_without_sites_is_refused():
     with pytest.raises(ValueError, match="expected a model with sites, got none"):
         evidence_bounds(lambda: None, lambda: None)
+
+
+# Sequences: their frames have latents in common, and one weight together.
+
+
+def test_a_plate_of_sequences_has_an_evidence_for_each_sequence_as_known():
+    one = torch.tensor([[-1.0, -2.0], [-0.5, -3.0], [-2.0, -1.0]])  # three draws of two frames
+    frames = torch.stack([one, one + 1], 1)
+
+    def scored():
+        with pyro.plate("sequences", 2):
+            z = pyro.sample("z", dist.ImproperUniform(dist.constraints.real, (), (2,)))
+            pyro.factor("x", z.sum(-1))
+
+    def drawn():
+        with pyro.plate("sequences", 2):
+            pyro.sample("z", dist.Delta(frames, event_dim=1))
+
+    bounds = evidence_bounds(scored, drawn, num_particles=3)
+    per_frame = torch.tensor([0.0, 1.0])
+    assert_close(bounds.elbo / 2, per_frame - 1.58333333333)
+    assert_close(bounds.iwae / 2, per_frame - 1.57029610036)
+
+
+def test_frames_that_share_a_latent_have_the_evidence_of_their_sequence():
+    x = torch.tensor([[0.4, 0.9, -0.2], [-1.1, 0.3, 0.5]], dtype=torch.float64)
+
+    def shared(x):
+        with pyro.plate("sequences", len(x)):
+            u = pyro.sample("u", dist.Normal(x.new_zeros(()), 1.0))
+            law = dist.Normal(u.unsqueeze(-1).expand(*u.shape, 3), 0.7).to_event(1)
+            pyro.sample("x", law, obs=x)
+
+    def wide(x):
+        with pyro.plate("sequences", len(x)):
+            pyro.sample("u", dist.Normal(0.8 * x.mean(-1), 0.6))
+
+    covariance = 1 + 0.49 * torch.eye(3, dtype=torch.float64)
+    expected = dist.MultivariateNormal(x.new_zeros(3), covariance).log_prob(x)
+    assert agrees(evidence_bounds(shared, wide, x, num_particles=20_000), expected, 0.01)
