@@ -1,4 +1,7 @@
-"""Supports of distributions on manifolds, and how Pyro moves in and out of them."""
+"""Supports of distributions on manifolds, and how Pyro moves in and out of them.
+
+With them the constraints of complex numbers, from ``complex_constraints.py``.
+"""
 
 from typing import NoReturn
 
@@ -7,11 +10,28 @@ from pyro.distributions.constraints import Constraint
 from torch import Tensor
 from torch.distributions import Transform, biject_to, transform_to
 
+from pyro_manifolds.distributions.complex_constraints import (
+    coherence,
+    complex,
+    complex_cholesky,
+    complex_vector,
+    hermitian_positive_definite,
+    unit_disk,
+)
 from pyro_manifolds.distributions.transforms.chart import Chart, has_chart
 from pyro_manifolds.distributions.transforms.unembed import Unembed
 from pyro_manifolds.manifolds import Euclidean, Manifold
 
-__all__ = ["OnManifold", "on_manifold"]
+__all__ = [
+    "OnManifold",
+    "coherence",
+    "complex",
+    "complex_cholesky",
+    "complex_vector",
+    "hermitian_positive_definite",
+    "on_manifold",
+    "unit_disk",
+]
 
 
 class OnManifold(Constraint):

@@ -2,6 +2,7 @@
 
 from pyro_manifolds.infer.chains import manifold_samples, manifolds_of
 from pyro_manifolds.infer.comparison import EvidenceRow, EvidenceTable, compare_evidence
+from pyro_manifolds.infer.complex_deltas import RealDeltas, real_deltas
 from pyro_manifolds.infer.diagnostics import (
     ManifoldSummary,
     SiteSummary,
@@ -17,6 +18,7 @@ __all__ = [
     "EvidenceRow",
     "EvidenceTable",
     "ManifoldSummary",
+    "RealDeltas",
     "SiteSummary",
     "compare_evidence",
     "evidence_bounds",
@@ -24,5 +26,6 @@ __all__ = [
     "manifold_samples",
     "manifold_summary",
     "manifolds_of",
+    "real_deltas",
     "to_arviz",
 ]

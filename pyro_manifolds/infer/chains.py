@@ -1,4 +1,4 @@
-"""From what Markov chains keep, noise, to points on manifolds."""
+"""From what Markov chains keep, noise and real parts, to points and complex numbers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["manifold_samples", "manifolds_of"]
 
 Model: TypeAlias = Callable[..., Any]
 
-_MOVED_TO = ("noise", "cover")  # what our reparameterisations append to the name of a site
+_MOVED_TO = ("noise", "cover", "ri")  # what our reparameterisations append to the name of a site
 
 
 def manifolds_of(model: Model, *args: Any, **kwargs: Any) -> dict[str, Manifold]:
@@ -68,7 +68,8 @@ def manifold_samples(
 
     Markov chains over a reparameterised model keep the noise ``z_noise`` only. Here the model is
     run on each draw, which turns the noise into the point ``z``; sites that were not
-    reparameterised come along, and the noise is left out.
+    reparameterised come along, and the noise is left out. The parts ``z_ri`` of a complex site
+    become complex numbers ``z``.
 
     Args:
         model: The model that the kernel had, reparameterisation included.

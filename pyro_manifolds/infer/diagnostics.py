@@ -1,4 +1,7 @@
-"""Diagnosing Markov chains on manifolds: in embedded coordinates, which no seam cuts."""
+"""Diagnosing Markov chains on manifolds: in embedded coordinates, which no seam cuts.
+
+Complex numbers are diagnosed by their real and imaginary parts.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,9 @@ import torch
 from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 from torch import Tensor
 
+from pyro_manifolds.distributions.transforms import RealToComplex
 from pyro_manifolds.infer.chains import Model, manifolds_of
-from pyro_manifolds.manifolds import Manifold
+from pyro_manifolds.manifolds import Euclidean, Manifold
 
 if TYPE_CHECKING:
     import arviz
@@ -20,6 +24,7 @@ __all__ = ["ManifoldSummary", "SiteSummary", "manifold_summary", "to_arviz"]
 
 _HEADER = ("", "mean", "dispersion", "r_hat", "n_eff")
 _KARCHER_STEPS = 20
+_PLANE, _PAIRS = Euclidean(2), RealToComplex()
 _COORDINATES_AT_A_TIME = 64  # the effective sample size takes memory by the square of the draws
 
 
@@ -71,10 +76,15 @@ class ManifoldSummary(Mapping[str, SiteSummary]):
 def _lines(name: str, site: SiteSummary) -> Iterator[tuple[str, ...]]:
     for at in itertools.product(*map(range, site.r_hat.shape)):
         label = f"{name}[{', '.join(map(str, at))}]" if at else name
-        # Minus zero prints as zero.
-        point = " ".join(f"{round(x, 2) + 0.0:.2f}" for x in site.mean[at].flatten().tolist())
+        point = " ".join(map(_printed, site.mean[at].flatten().tolist()))
         numbers = (f"{site.dispersion[at]:.2f}", f"{site.r_hat[at]:.2f}", f"{site.n_eff[at]:.0f}")
         yield label, point, *numbers
+
+
+def _printed(x: float | complex) -> str:
+    if isinstance(x, complex):
+        return f"{complex(round(x.real, 2) + 0.0, round(x.imag, 2) + 0.0):.2f}"
+    return f"{round(x, 2) + 0.0:.2f}"  # minus zero prints as zero
 
 
 def manifold_summary(
@@ -90,6 +100,9 @@ def manifold_summary(
     on opposite sides of the circle may pass for converged. Embedded coordinates have no seam and
     tell all points of a manifold apart.
 
+    Complex draws, which ``MCMC.summary`` refuses, are summarised too, each number for itself: by
+    their mean, the root of :math:`E|z - Ez|^2`, and the worse of the real and imaginary part.
+
     References:
         | Bayesian Data Analysis (Gelman, Carlin, Stern, Dunson, Vehtari and Rubin, 2013), 11.4
         | Practical Markov Chain Monte Carlo (Geyer, 1992)
@@ -103,7 +116,7 @@ def manifold_summary(
 
     Raises:
         ValueError: If a site is missing, its draws have another shape or are less than four in a
-            chain; or if the model has no latent site on a manifold.
+            chain; or if the model has no latent site on a manifold and no draws are complex.
 
     Example:
         >>> from pyro_manifolds.infer import manifold_summary
@@ -115,16 +128,21 @@ def manifold_summary(
            mean   dispersion  r_hat  n_eff
         z  -1.57        1.60  39.50      1
     """
+    pairs = {name: _PAIRS.inv(draws) for name, draws in samples.items() if draws.is_complex()}
     if not isinstance(manifolds, Mapping):
         found = manifolds_of(manifolds, *args, **kwargs)
-        if not found:
+        if not found and not pairs:
             raise ValueError(
                 "manifold_summary: expected a model with latent sites on manifolds, found none; "
                 "if it reparameterises them itself, pass the manifold of each site by name"
             )
         manifolds = found
     draws = {name: _checked(name, samples, manifold) for name, manifold in manifolds.items()}
-    return ManifoldSummary({name: _summarise(draws[name], m) for name, m in manifolds.items()})
+    sites = {name: _summarise(draws[name], m) for name, m in manifolds.items()}
+    for name in pairs:
+        site = _summarise(_checked(name, pairs, _PLANE), _PLANE)
+        sites[name] = site._replace(mean=_PAIRS(site.mean))
+    return ManifoldSummary(sites)
 
 
 def _checked(name: str, samples: Mapping[str, Tensor], manifold: Manifold) -> Tensor:
@@ -182,7 +200,8 @@ def to_arviz(
 
     Args:
         samples: Draws by site, as from :func:`~pyro_manifolds.infer.chains.manifold_samples`.
-            Those of sites without a manifold are passed on as they are.
+            Complex ones become real and imaginary parts; those of other sites without a manifold
+            are passed on as they are.
         manifolds: Manifold of each site that has one, or a model without arguments.
         **kwargs: Passed on to ``arviz.from_dict``.
 
@@ -208,6 +227,13 @@ def to_arviz(
         if name in known:
             embedded = known[name].embed(_checked(name, samples, known[name]))
             posterior[name] = embedded.cpu().numpy()
-            batch = [f"{name}_dim_{i}" for i in range(embedded.dim() - 3)]
-            dims[name] = [*batch, f"{name}_coordinate"]
+            dims[name] = _dims(name, embedded, "coordinate")
+        elif draws.is_complex():
+            parts = _PAIRS.inv(draws.detach())
+            posterior[name] = parts.cpu().numpy()
+            dims[name] = _dims(name, parts, "part")
     return arviz.from_dict(posterior=posterior, dims=dims, **kwargs)
+
+
+def _dims(name: str, draws: Tensor, last: str) -> list[str]:
+    return [*(f"{name}_dim_{i}" for i in range(draws.dim() - 3)), f"{name}_{last}"]

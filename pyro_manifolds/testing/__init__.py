@@ -25,7 +25,7 @@ from pyro_manifolds.testing.algorithms import (
     check_point_estimate,
     check_wrapped_normal_guide,
 )
-from pyro_manifolds.testing.arrays import RealArrays
+from pyro_manifolds.testing.arrays import ComplexArrays, RealArrays
 from pyro_manifolds.testing.cases import (
     Case,
     CoveringCase,
@@ -131,6 +131,7 @@ __all__ = [
     "ALGORITHMS",
     "Algorithm",
     "Case",
+    "ComplexArrays",
     "CoveringCase",
     "ManifoldCase",
     "RealArrays",

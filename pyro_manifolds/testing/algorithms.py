@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 from torch.testing import assert_close
 
+from pyro_manifolds.distributions.real_view import is_complex
 from pyro_manifolds.infer.autoguide import AutoWrappedNormal
 from pyro_manifolds.testing.cases import Case
 from pyro_manifolds.testing.inference import (
@@ -33,6 +34,7 @@ from pyro_manifolds.testing.inference import (
 )
 from pyro_manifolds.testing.routes import (
     Route,
+    fails_on_complex_density,
     latent_sites,
     model_of,
     route,
@@ -96,7 +98,8 @@ def _check_guide(
 
 def _check_points(case: Case, dtype: torch.dtype, z: Tensor, size: int) -> None:
     assert z.shape == (size,) + case.manifold.event_shape, f"draws of shape {tuple(z.shape)}"
-    assert z.dtype == dtype, f"draws of {z.dtype}, expected {dtype}"
+    expected = dtype.to_complex() if is_complex(case.make(dtype)) else dtype
+    assert z.dtype == expected, f"draws of {z.dtype}, expected {expected}"
     assert bool(case.support.check(z).all()), "draws outside the support"
 
 
@@ -115,8 +118,9 @@ def _quadrature(case: Case) -> tuple[Tensor, Tensor]:
 
 
 def _log_joint_at(case: Case, z: Tensor) -> Tensor:
+    dtype = z.dtype.to_real()
     noisy = dist.Normal(case.manifold.embed(z), 1.0).to_event(1)
-    return case.make(z.dtype).log_prob(z) + noisy.log_prob(_datum(case, z.dtype))
+    return case.make(dtype).log_prob(z) + noisy.log_prob(_datum(case, dtype))
 
 
 def check_hand_written_guide(case: Case, dtype: torch.dtype) -> None:
@@ -186,19 +190,33 @@ def _energy(model: Program, free: dict[str, Tensor]) -> Tensor:
 
 
 def check_point_estimate(case: Case, dtype: torch.dtype, steps: int = 80) -> None:
-    """``AutoDelta`` climbs, on the manifold itself, to the mode of the density by volume."""
+    """``AutoDelta`` climbs, on the manifold itself, to the mode of the density by volume.
+
+    Of a complex site it takes the real and imaginary parts, from ``ComplexReparam``.
+    """
     model, starts = model_of(case, dtype), case.points(dtype, 8)
     start = starts[_log_joint_at(case, starts).argmax()]
-    guide = AutoDelta(model, init_loc_fn=init_to_value(values={"z": start.clone()}))
-    _fit(model, guide, Trace_ELBO(), steps)
-    found = guide.median()["z"]
+
+    def climb(model: Program) -> AutoDelta:
+        guide = AutoDelta(model, init_loc_fn=init_to_value(values={"z": start.clone()}))
+        _fit(model, guide, Trace_ELBO(), steps)
+        return guide
+
+    if is_complex(case.make(dtype)):
+        plain, model = model, Route.REPARAM.apply(model)
+        fails_on_complex_density(lambda: climb(plain))
+    guide = climb(model)
+    with torch.no_grad():
+        replayed = poutine.replay(model, trace=poutine.trace(guide).get_trace())
+        found: Any = poutine.trace(replayed).get_trace().nodes["z"]["value"]
     _check_points(case, dtype, found.unsqueeze(0), 1)
     assert_close(case.manifold.projx(found), found, atol=1e-5, rtol=1e-5)
     reached = _log_joint_at(case, found).item()
     assert abs(reached + Trace_ELBO().loss(model, guide)) < 1e-4 * (1 + abs(reached))
     if case.quadrature is not None:
         best = _quadrature(case)[1].item()
-        assert abs(reached - best) < 0.2, f"the mode has {best:.3f}, found {reached:.3f}"
+        # Nodes may miss the mode, which is then higher.
+        assert -0.2 < reached - best < 0.4, f"the mode has {best:.3f}, found {reached:.3f}"
 
 
 def check_mixed_sites(case: Case, dtype: torch.dtype) -> None:
@@ -283,4 +301,4 @@ def check_mcmc(case: Case, dtype: torch.dtype, make_kernel: Callable[[Program], 
         free = {name: kernel.transforms[name](values[-1]) for name, values in draws.items()}
         assert_close(kernel.potential_fn(free), _energy(model, free), rtol=1e-4, atol=1e-4)
 
-    run_in_unconstrained_space(case, dtype, run)
+    run_in_unconstrained_space(case, dtype, run, point_masses=False)

@@ -40,6 +40,7 @@ from pyro.infer.autoguide import (
     AutoStructured,
 )
 
+from pyro_manifolds.distributions.real_view import is_complex
 from pyro_manifolds.testing.algorithms import (
     check_autoguide,
     check_elbo,
@@ -72,6 +73,7 @@ class Verdict(enum.Enum):
     NONE = "no: the error names `AutoWrappedNormal`"
     GRAPHS = "in several graphs"
     BATCHES = "no: the error says to pass batches"
+    UNOPTIMISED = "within `torch.jit.optimized_execution(False)`"
 
 
 class Algorithm(NamedTuple):
@@ -102,8 +104,8 @@ def check_compatibility(case: Case, dtype: torch.dtype = torch.float32) -> dict[
     return {name: algorithm.verdict(case) for name, algorithm in ALGORITHMS.items()}
 
 
-def _by_route(check: Check, *, isolated_mode: bool = False) -> Algorithm:
-    return Algorithm(check, lambda case: Verdict[route(case, isolated_mode=isolated_mode).name])
+def _by_route(check: Check, **options: bool) -> Algorithm:
+    return Algorithm(check, lambda case: Verdict[route(case, **options).name])
 
 
 def _guide(kind: Callable[..., Any], **options: Any) -> Algorithm:
@@ -111,11 +113,32 @@ def _guide(kind: Callable[..., Any], **options: Any) -> Algorithm:
 
 
 def _kernel(kind: Callable[..., Any], **options: Any) -> Algorithm:
-    return _by_route(partial(check_mcmc, make_kernel=partial(kind, **options)))
+    return _by_route(partial(check_mcmc, make_kernel=partial(kind, **options)), point_masses=False)
 
 
 def _elbo(kind: Callable[..., Any]) -> Algorithm:
     return Algorithm(partial(check_elbo, kind=kind))
+
+
+def _scripted(algorithm: Algorithm) -> Algorithm:
+    """Switch off the optimiser of TorchScript, whose derivatives of complex products are wrong."""
+
+    def check(case: Case, dtype: torch.dtype) -> None:
+        with torch.jit.optimized_execution(not _has_complex_draws(case)):
+            algorithm.check(case, dtype)
+
+    def verdict(case: Case) -> Verdict:
+        return Verdict.UNOPTIMISED if _has_complex_draws(case) else algorithm.verdict(case)
+
+    return Algorithm(check, verdict)
+
+
+def _has_complex_draws(case: Case) -> bool:
+    return is_complex(case.make(torch.float32))
+
+
+def _of_point_estimate(case: Case) -> Verdict:
+    return Verdict.REPARAM if _has_complex_draws(case) else Verdict.DIRECT
 
 
 def _check_mapped(case: Case, dtype: torch.dtype) -> None:
@@ -139,7 +162,7 @@ def _check_compiled(case: Case, dtype: torch.dtype) -> None:
 ALGORITHMS: dict[str, Algorithm] = {
     "a guide written by hand": Algorithm(check_hand_written_guide),
     "AutoWrappedNormal": Algorithm(check_wrapped_normal_guide),
-    "AutoDelta": Algorithm(check_point_estimate),
+    "AutoDelta": Algorithm(check_point_estimate, _of_point_estimate),
     "AutoNormal": _guide(AutoNormal),
     "AutoDiagonalNormal": _guide(AutoDiagonalNormal),
     "AutoMultivariateNormal": _guide(AutoMultivariateNormal),
@@ -150,8 +173,8 @@ ALGORITHMS: dict[str, Algorithm] = {
     "AutoLaplaceApproximation": _by_route(check_laplace, isolated_mode=True),
     "HMC": _kernel(HMC, step_size=0.1, num_steps=3),
     "NUTS": _kernel(NUTS, max_tree_depth=3),
-    "NUTS(jit_compile=True)": _kernel(
-        NUTS, max_tree_depth=3, jit_compile=True, ignore_jit_warnings=True
+    "NUTS(jit_compile=True)": _scripted(
+        _kernel(NUTS, max_tree_depth=3, jit_compile=True, ignore_jit_warnings=True)
     ),
     "AutoGuideList": Algorithm(check_mixed_sites),
     "importance sampling": Algorithm(check_importance_sampling),
@@ -159,7 +182,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     "TraceMeanField_ELBO": Algorithm(check_mean_field_elbo),
     "TraceGraph_ELBO": _elbo(TraceGraph_ELBO),
     "RenyiELBO": _elbo(RenyiELBO),
-    "JitTrace_ELBO": _elbo(JitTrace_ELBO),
+    "JitTrace_ELBO": _scripted(_elbo(JitTrace_ELBO)),
     "Predictive": Algorithm(check_predictive),
     "plate": Algorithm(check_plates),
     "mask": Algorithm(check_wrappers),

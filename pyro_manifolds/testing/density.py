@@ -43,16 +43,16 @@ def check_normalisation(case: Case, dtype: torch.dtype) -> None:
 
 def check_goodness_of_fit(case: Case, dtype: torch.dtype, size: int = 20_000) -> None:
     """Draws follow the density, and would not if the strength were off by a tenth."""
-    nodes, weights = (t.double() for t in _rule(case, torch.float64))
+    nodes, weights = _rule(case, torch.float64)
     rule = case.manifold.embed(nodes), weights
     log_prob = case.make(torch.float64).log_prob(nodes)
-    p_value = smooth_test(case.manifold.embed(case.points(dtype, size).double()), log_prob, rule)
+    p_value = smooth_test(case.manifold.embed(case.points(dtype, size)), log_prob, rule)
     assert p_value > 1e-4, f"the draws do not follow the density: p = {p_value:.1e}"
     if case.wrong:
         params = case.parameters(dtype)
         scaled = {name: params[name] * factor for name, factor in case.wrong.items()}
         wrong = case.make(dtype, **{k: v.tolist() for k, v in scaled.items()}).sample((size,))
-        p_value = smooth_test(case.manifold.embed(wrong.double()), log_prob, rule)
+        p_value = smooth_test(case.manifold.embed(wrong), log_prob, rule)
         assert p_value < 1e-6, f"a wrong strength of the draws goes unnoticed: p = {p_value:.1e}"
 
 
@@ -171,8 +171,9 @@ def check_extremes(case: Case, dtype: torch.dtype) -> None:
             fixed = [v.detach().clone().requires_grad_() for v in (own, anywhere)]
             for value in (own, d.log_prob(own), *map(d.log_prob, fixed)):
                 assert bool(value.isfinite().all()), f"value at {name} = {extreme:g} is not finite"
+                parts = torch.view_as_real(value) if value.is_complex() else value
                 gradients = torch.autograd.grad(
-                    value.sum(), leaves + fixed, retain_graph=True, allow_unused=True
+                    parts.sum(), leaves + fixed, retain_graph=True, allow_unused=True
                 )
                 for gradient in gradients:
                     assert gradient is None or bool(gradient.isfinite().all()), (

@@ -3,6 +3,13 @@
 from typing import Any
 
 from pyro_manifolds.distributions.transforms.chart import Chart, has_chart
+from pyro_manifolds.distributions.transforms.complex import (
+    RealToCoherence,
+    RealToComplex,
+    RealToComplexCholesky,
+    RealToHermitianPositiveDefinite,
+    RealToUnitDisk,
+)
 from pyro_manifolds.distributions.transforms.covering import (
     ComposedCovering,
     Covering,
@@ -51,6 +58,11 @@ __all__ = [
     "LearnedEmbedding",
     "ManifoldEmbedding",
     "ProductCovering",
+    "RealToCoherence",
+    "RealToComplex",
+    "RealToComplexCholesky",
+    "RealToHermitianPositiveDefinite",
+    "RealToUnitDisk",
     "RevolutionTorusEmbedding",
     "Rotation",
     "StereographicEmbedding",

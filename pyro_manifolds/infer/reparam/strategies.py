@@ -16,6 +16,8 @@ from pyro_manifolds.distributions import (
     ManifoldUniform,
 )
 from pyro_manifolds.distributions.adoption import adopt, manifold_of
+from pyro_manifolds.distributions.real_view import is_complex
+from pyro_manifolds.infer.reparam.complex import ComplexReparam
 from pyro_manifolds.infer.reparam.covering import CoveringReparam
 from pyro_manifolds.infer.reparam.embedding import EmbeddingReparam
 from pyro_manifolds.infer.reparam.manifold import ManifoldReparam
@@ -25,11 +27,12 @@ __all__ = ["AutoManifoldReparam"]
 
 
 class AutoManifoldReparam(Strategy):
-    """Apply :class:`ManifoldReparam` to every latent site on a manifold, and to nothing else.
+    """Apply :class:`ManifoldReparam` to every latent site on a manifold, and leave ordinary ones.
 
     Where that has no density, on lens spaces and on Moebius bands of finite width, the site is
     moved to its cover first, by :class:`CoveringReparam`; from the image of a manifold under an
-    embedding it is moved to the manifold, by :class:`EmbeddingReparam`.
+    embedding it is moved to the manifold, by :class:`EmbeddingReparam`. Complex sites are moved to
+    their real and imaginary parts, by :class:`ComplexReparam`.
     Sites of Pyro's own distributions on circles, tori and spheres (``VonMises``, whose support
     Pyro declares to be the real line, and others) are among them. Observed sites stay as they are,
     and sites whose support ``biject_to`` reaches (Euclidean and hyperbolic space). Like any
@@ -62,6 +65,8 @@ class AutoManifoldReparam(Strategy):
         return choice
 
     def configure(self, msg: dict[str, Any]) -> Reparam | None:
+        if not msg["is_observed"] and is_complex(msg["fn"]):
+            return ComplexReparam()
         if not msg["is_observed"] and _is_image_of_manifold(msg["fn"]):
             return EmbeddingReparam()  # what it leads to comes here in its turn
         fn: Any = adopt(msg["fn"])
