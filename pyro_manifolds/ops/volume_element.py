@@ -80,7 +80,8 @@ def _log_lengths(columns: list[Tensor]) -> Tensor:
         square = column.square().sum(-1, keepdim=True)
         total = total + square.squeeze(-1).log() / 2
         for j in range(i + 1, len(columns)):
-            share = (column * columns[j]).sum(-1, keepdim=True) / square
+            # A direction that has collapsed must not divide by zero: the sum is -inf.
+            share = (column * columns[j]).sum(-1, keepdim=True) / square.clamp(min=_tiny(square))
             columns[j] = columns[j] - share * column
     return total
 

@@ -46,6 +46,14 @@ def test_half_log_det_against_the_determinant(m):
     assert_close(half_log_det_gram(matrix), expected)
 
 
+@pytest.mark.parametrize("m", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("place", [0, -1])
+def test_a_collapsed_direction_leaves_no_volume(m, place):
+    matrix = torch.randn(7, 9, m, dtype=torch.float64)
+    matrix[..., place] = 0
+    assert_close(half_log_det_gram(matrix), torch.full((7,), -math.inf, dtype=torch.float64))
+
+
 @pytest.mark.parametrize("m", [2, 3, 8])
 def test_float32_keeps_its_digits_when_columns_are_nearly_parallel(m):
     """The determinant of the product would lose all of them at a condition of 1e4."""
