@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import densities, steps, volumes
+from benchmarks import complex_latents, decoder_metrics, densities, steps, topographic, volumes
 from benchmarks.timing import Entry, Row
 
 __all__ = ["ENTRIES", "main"]
@@ -20,7 +20,10 @@ __all__ = ["ENTRIES", "main"]
 ENTRIES: dict[str, Entry] = {
     **densities.ENTRIES,
     **steps.ENTRIES,
+    **topographic.ENTRIES,
     **volumes.ENTRIES,
+    **decoder_metrics.ENTRIES,
+    **complex_latents.ENTRIES,
 }
 
 _COLUMNS = (

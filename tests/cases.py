@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+import warnings
 from functools import partial
 
 import pyro.distributions as dist
@@ -11,17 +12,22 @@ import torch
 
 from pyro_manifolds.distributions import (
     CircleFilter,
+    ComplexMultivariateNormal,
+    ComplexNormal,
     Concatenated,
     CoveringPushforward,
     EmbeddingPushforward,
     GaussianFilter,
+    Groups,
     KleinFilter,
     ManifoldUniform,
     Moved,
     PowerSpherical,
     ProjectedNormal,
+    Ring,
     SphericalCauchy,
     TangentNormal,
+    TopographicStudentT,
     VonMises,
     VonMisesFisher,
     WrappedNormal,
@@ -54,6 +60,7 @@ from pyro_manifolds.nn import CylinderFlow, TorusFlow
 from pyro_manifolds.ops.arcs import unit
 from pyro_manifolds.testing import (
     Case,
+    ComplexArrays,
     CoveringCase,
     ManifoldCase,
     RealArrays,
@@ -350,7 +357,7 @@ def klein_filter(amplitude, noise, loc=None, scale=None, validate_args=None, **o
     density = (
         None if loc is None else WrappedNormal(KLEIN, loc, scale, validate_args=validate_args)
     )
-    options = {"num_nodes": 24, "validate_args": validate_args, **options}
+    options = {"num_nodes": 20, "validate_args": validate_args, **options}
     return KleinFilter(3, amplitude, noise, density, **options)
 
 
@@ -368,6 +375,92 @@ def filters(build, params, other, **more):
     """Row of a distribution of filters."""
     fields = {"extremes": {"noise": (1e-6, 1.0, 1e6)}, "invalid": ({"noise": -1.0},)}
     return Case(build, params, RealArrays(3, 3), other=other, **(fields | more))
+
+
+def numbers(pairs):
+    """Complex numbers of pairs of free real ones."""
+    return torch.complex(*pairs.unbind(-1))
+
+
+def complex_normal(loc, scale, circularity=None, validate_args=None):
+    rho = None if circularity is None else numbers(circularity)
+    return ComplexNormal(numbers(loc), scale, rho, validate_args=validate_args)
+
+
+def far_complex_normal(loc, scale, direction, validate_args=None):
+    return ComplexNormal.from_unconstrained(
+        numbers(loc), scale, numbers(direction), validate_args=validate_args
+    )
+
+
+def complex_vector(loc, scale, coherence=None, validate_args=None):
+    """Entries that are scaled and correlated, with a multiple of one coherence."""
+    scale = scale.unsqueeze(-1)  # scaled as parts, for the sake of TorchScript's derivatives
+    tril = torch.complex(
+        scale * scale.new_tensor([[1.0, 0.0], [0.2, 1.0]]),
+        scale * scale.new_tensor([[0.0, 0.0], [-0.3, 0.0]]),
+    )
+    if coherence is not None:
+        tilt = torch.complex(*scale.new_tensor([[[0.6, 0], [0, -0.4]], [[0, 0.3], [0.3, 0]]]))
+        coherence = numbers(coherence)[..., None, None] * tilt
+    return ComplexMultivariateNormal(
+        numbers(loc), scale_tril=tril, coherence=coherence, validate_args=validate_args
+    )
+
+
+def complex_rule(dim, reach, size, dtype):
+    """Integrate over so many complex numbers what vanishes beyond a square for each."""
+    grid, weights = product_rule(*[line_rule(-reach, reach, size, dtype)] * (2 * dim))
+    nodes = numbers(grid.unflatten(-1, (dim, 2)))
+    return (nodes if dim > 1 else nodes[..., 0]), weights
+
+
+def complex_case(build, params, other, rule, kl, **more):
+    """Row of a normal distribution of complex numbers."""
+    fields = {
+        "manifold": ComplexArrays(),
+        "quadrature": partial(complex_rule, *rule),
+        "wrong": {"scale": 1.1},
+        "extremes": {"scale": ALL_SCALES},
+        "invalid": ({"scale": -1.0}, {"scale": 0.0}, {"loc": math.inf}),
+        "kl": kl,
+        "has_entropy": True,
+        "has_mean": True,
+    }
+    return Case(build, params, other=other, **(fields | more))
+
+
+def complex_prior(build, **params):
+    return lambda dtype: build(**{k: torch.tensor(v, dtype=dtype) for k, v in params.items()})
+
+
+def complex_entries(dtype):
+    prior = complex_prior(complex_normal, loc=(-0.2, 0.1), scale=1.1)
+    return prior(dtype).expand((2,)).to_event(1)
+
+
+def on_a_map(neighborhood):
+    """Row of a topographic latent whose density is known."""
+    least = int(neighborhood.num_terms.min())
+
+    def build(loc, scale, validate_args=None):
+        # Enough nodes for every location of the table, so that there is no branch on it.
+        fields = {"num_nodes": 20, "validate_args": validate_args}
+        if least > 4 or validate_args is False:
+            return TopographicStudentT(neighborhood, loc, scale, **fields)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "TopographicStudentT: expected dof", UserWarning)
+            return TopographicStudentT(neighborhood, loc, scale, **fields)
+
+    return build
+
+
+def heavy_rule(dim, size, dtype):
+    """Integrate over an array of numbers what falls off with a power."""
+    s, weights = line_rule(-8.0, 8.0, size)
+    line = (s.sinh(), weights * s.cosh())
+    nodes, weights = product_rule(*[line] * dim)
+    return nodes.to(dtype), weights.to(dtype)
 
 
 def betas(concentration1, concentration0, validate_args=None):
@@ -805,6 +898,50 @@ CASES = {
     "gaussian-filter": filters(
         gaussian_filter, {"scale": (0.7, 1.0, 1.5) * 3}, {"scale": (1.0,) * 9},
         extremes={"scale": (1e-3, 1.0, 1e3)}, invalid=({"scale": -1.0},),
+    ),
+    "complex-normal": complex_case(
+        complex_normal, {"loc": (0.3, -0.4), "scale": 0.7}, {"loc": (0.0, 0.2), "scale": 0.9},
+        (1, 6.0, 64), complex_prior(complex_normal, loc=(-0.2, 0.1), scale=1.1),
+        gaussian=lambda s: {"scale": math.sqrt(2) * s},
+    ),
+    "complex-improper": complex_case(
+        complex_normal, {"loc": (0.3, -0.4), "scale": 0.7, "circularity": (0.5, -0.3)},
+        {"loc": (0.0, 0.2), "scale": 0.9, "circularity": (-0.3, 0.1)}, (1, 6.0, 96),
+        complex_prior(complex_normal, loc=(-0.2, 0.1), scale=1.1, circularity=(-0.4, 0.2)),
+        extremes={"scale": ALL_SCALES, "circularity": (-0.7071, 0.0, 1e-6, 0.5, 0.7071)},
+        invalid=({"scale": -1.0}, {"circularity": 0.8}),
+    ),
+    "complex-unconstrained": complex_case(
+        far_complex_normal, {"loc": (0.3, -0.4), "scale": 0.7, "direction": (0.5, -0.3)},
+        {"loc": (0.0, 0.2), "scale": 0.9, "direction": (-0.3, 0.1)}, (1, 6.0, 96),
+        complex_prior(complex_normal, loc=(-0.2, 0.1), scale=1.1),
+        extremes={"direction": (-1e3, 0.0, 1e-6, 1.0, 1e3)},
+    ),
+    "complex-vector": complex_case(
+        complex_vector, {"loc": ((0.1, -0.2), (0.0, 0.1)), "scale": (1.0, 0.9)},
+        {"loc": ((0.0, 0.2), (0.1, -0.1)), "scale": (0.9, 1.0)}, (2, 5.5, 20),
+        complex_entries, manifold=ComplexArrays(2),
+    ),
+    "complex-multivariate": complex_case(
+        complex_vector,
+        {"loc": ((0.1, -0.2), (0.0, 0.1)), "scale": (1.0, 0.9), "coherence": (0.4, -0.3)},
+        {"loc": ((0.0, 0.2), (0.1, -0.1)), "scale": (0.9, 1.0), "coherence": (-0.2, 0.3)},
+        (2, 5.5, 24), complex_prior(
+            complex_vector, loc=((-0.2, 0.1), (0.3, 0.0)), scale=(1.1, 0.9), coherence=(0.3, -0.4)
+        ),
+        manifold=ComplexArrays(2),
+        extremes={"scale": ALL_SCALES, "coherence": (-0.7, 0.0, 1e-6, 0.5, 0.7)},
+        invalid=({"scale": -1.0}, {"coherence": 3.0}),
+    ),
+    "topographic-groups": Case(
+        on_a_map(Groups(1, 2, 7)), {"loc": (0.5, -1.0), "scale": (1.5, 1.0)}, RealArrays(2),
+        other={"loc": (1.0, 0.0), "scale": (1.2, 1.4)}, quadrature=partial(heavy_rule, 2, 80),
+        wrong={"scale": 1.15}, invalid=({"scale": -1.0},),
+        extremes={"scale": (1e-6, 1.0, 1e6), "loc": (0.0, 1.0, 1e3)}, has_mean=True,
+    ),
+    "topographic-ring": Case(
+        on_a_map(Ring(3, 2)), {"loc": (0.5, -1.0, 0.3), "scale": (1.5, 1.0, 0.7)}, RealArrays(3),
+        other={"loc": (1.0, 0.0, 0.2), "scale": (1.2, 1.4, 0.8)}, invalid=({"scale": -1.0},),
     ),
     "embedded-beta-circle": Case(
         embedded(betas, FlatTorusEmbedding(1)),

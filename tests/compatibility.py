@@ -55,6 +55,12 @@ ROWS = {
     "klein-filter": "`KleinFilter` on `R^(3 x 3)`, filters of 3 by 3",
     "circle-filter": "`CircleFilter` on `R^(3 x 3)`",
     "gaussian-filter": "`GaussianFilter` on `R^(3 x 3)`",
+    "complex-normal": "`ComplexNormal` on `C`, proper",
+    "complex-improper": "`ComplexNormal` on `C`, improper",
+    "complex-vector": "`ComplexMultivariateNormal` on `C^(2)`, proper",
+    "complex-multivariate": "`ComplexMultivariateNormal` on `C^(2)`, improper",
+    "topographic-groups": "`TopographicStudentT` on `R^(2)`, a group of two",
+    "topographic-ring": "`TopographicStudentT` on `R^(3)`, a ring",
     "concatenated": "the base `Concatenated` on `Euclidean(3)`",
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from pyro.distributions import FoldedDistribution, HalfNormal, Normal
+from pyro.distributions import FoldedDistribution, HalfNormal, Normal, constraints
 from torch import Tensor
 from torch.distributions import kl_divergence, register_kl
 
@@ -42,6 +42,7 @@ class FoldedNormal(FoldedDistribution):
     """
 
     arg_constraints = Normal.arg_constraints
+    support = constraints.nonnegative  # type: ignore[assignment]  # float32 draws may be 0
 
     def __init__(
         self, loc: Tensor | float, scale: Tensor | float, validate_args: bool | None = None
