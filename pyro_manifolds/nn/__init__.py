@@ -7,6 +7,8 @@ from pyro_manifolds.nn.alignment import (
     align_to_manifold,
     principal_start,
 )
+from pyro_manifolds.nn.complex_networks import ComplexDecoder, ComplexEncoder, ModulusGate
+from pyro_manifolds.nn.complex_vae import ComplexGuide, ComplexModel, GaussianNoise
 from pyro_manifolds.nn.deep_filter_prior import DeepFilterPrior
 from pyro_manifolds.nn.deep_prior_guide import DeepPriorGuide
 from pyro_manifolds.nn.deep_prior_training import fit_deep_filter_prior, starting_points
@@ -18,14 +20,21 @@ from pyro_manifolds.nn.flows import CylinderFlow, TorusFlow
 from pyro_manifolds.nn.heads import InvariantFeatures, ManifoldHead, ScaleHead, WrappedNormalHead
 from pyro_manifolds.nn.manifold_choice import ManifoldChoice, ManifoldRow, compare_manifolds
 from pyro_manifolds.nn.manifold_vae import ManifoldGuide, ManifoldModel, fit_manifold_vae
+from pyro_manifolds.nn.topographic_map import TopographicMap, fit_topographic_map
+from pyro_manifolds.nn.topographic_vae import TopographicGuide, TopographicModel
 
 __all__ = [
     "AlignedHead",
     "Alignment",
+    "ComplexDecoder",
+    "ComplexEncoder",
+    "ComplexGuide",
+    "ComplexModel",
     "CylinderFlow",
     "DeepFilterPrior",
     "DeepPriorGuide",
     "EmbeddingDiagnostics",
+    "GaussianNoise",
     "InvariantFeatures",
     "KleinFilterPrior",
     "KleinMixture",
@@ -34,7 +43,11 @@ __all__ = [
     "ManifoldHead",
     "ManifoldModel",
     "ManifoldRow",
+    "ModulusGate",
     "ScaleHead",
+    "TopographicGuide",
+    "TopographicMap",
+    "TopographicModel",
     "TorusFlow",
     "WrappedNormalHead",
     "align_to_manifold",
@@ -45,6 +58,7 @@ __all__ = [
     "fit_embedding",
     "fit_filter_prior",
     "fit_manifold_vae",
+    "fit_topographic_map",
     "principal_start",
     "starting_points",
 ]
