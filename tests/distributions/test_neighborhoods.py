@@ -172,6 +172,18 @@ def test_long_sequences_are_summed_frame_by_frame(near, monkeypatch):
     assert_close(weighted.forward(x), Shifted.from_taps(5, 6, near.taps, **fields).forward(x))
 
 
+@pytest.mark.parametrize("taps", [[(0, 0)], [(1, -2), (0, 3)], [(2, 1), (2, 1), (-7, 9)]])
+def test_few_taps_are_rolled_copies(taps, monkeypatch):
+    near = Shifted.from_taps(7, 9, taps, num_capsules=2)
+    assert near._is_rolled
+    monkeypatch.setattr(shifted_module, "_TAP_COST", 100)
+    table, x, y = Shifted.from_taps(7, 9, taps, num_capsules=2), draws(near, 3), draws(near, 3)
+    assert not table._is_rolled
+    assert_close(near.forward(x), table.forward(x), atol=1e-13, rtol=0)
+    assert_close(near.transpose(y), table.transpose(y), atol=1e-13, rtol=0)
+    assert_close((near.forward(x) * y).sum(), (x * near.transpose(y)).sum(), atol=1e-11, rtol=0)
+
+
 def test_windows_take_any_number_of_capsules():
     near, x = Shifted(5, 6, 1, 3, num_capsules=2), torch.rand(4, 5, 7, 6)
     apart = [near.forward(x[..., [c], :]) for c in range(7)]

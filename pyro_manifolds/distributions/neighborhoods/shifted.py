@@ -13,6 +13,7 @@ from pyro_manifolds.distributions.neighborhoods.taps import (
     EDGES,
     Tap,
     add_moved,
+    add_rolled,
     checked_taps,
     checked_weights,
     filled,
@@ -23,6 +24,8 @@ from pyro_manifolds.distributions.neighborhoods.windows import TABLE_LIMIT, expe
 from pyro_manifolds.ops.constant import Constant
 
 __all__ = ["Shifted"]
+
+_TAP_COST = 20  # of a rolled copy, in columns of a table
 
 
 class Shifted(Neighborhood):
@@ -187,6 +190,9 @@ class Shifted(Neighborhood):
         self.event_shape = self.noise_shape = shape
         self._leaps = sorted({d for d, _ in self.taps})
         self._reads = [read_frames(self.num_frames, d, edges) for d in self._leaps]
+        # Few taps on a large table of zeros: rolled copies are cheaper than the product.
+        few = _TAP_COST * len(self.taps) < self.num_frames * self.capsule_size
+        self._is_rolled = few and weights is None and edges == "circular"
         self._is_small = self.num_frames * self.capsule_size <= TABLE_LIMIT
         self._check_rows()
         build = self._whole_table if self._is_small else self._slot_tables
@@ -202,6 +208,8 @@ class Shifted(Neighborhood):
             )
 
     def _forward(self, u2: Tensor) -> Tensor:
+        if self._is_rolled:
+            return add_rolled(u2, self.taps, -1)
         tables = self._tables(u2)
         if self._is_small:
             return multiply(u2, tables.mT)
@@ -209,6 +217,8 @@ class Shifted(Neighborhood):
         return add_moved(u2, tables.mT, reads)
 
     def _transpose(self, t2: Tensor) -> Tensor:
+        if self._is_rolled:
+            return add_rolled(t2, self.taps, 1)
         tables = self._tables(t2)
         if self._is_small:
             return multiply(t2, tables)

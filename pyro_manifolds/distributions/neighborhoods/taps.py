@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from numbers import Integral
 
 import torch
@@ -12,6 +13,7 @@ __all__ = [
     "EDGES",
     "Tap",
     "add_moved",
+    "add_rolled",
     "checked_taps",
     "checked_weights",
     "filled",
@@ -95,3 +97,8 @@ def add_moved(x: Tensor, tables: Tensor, reads: list[tuple[Tensor, Tensor]]) -> 
         moved = (x @ table).index_select(-3, sources.to(x.device))
         total = total.index_add(x.dim() - 3, targets.to(x.device), moved)
     return total
+
+
+def add_rolled(x: Tensor, taps: Sequence[Tap], sign: int) -> Tensor:
+    """Add up copies that are rolled, over frames and slots, by each tap times the sign."""
+    return reduce(torch.add, (x.roll((sign * d, sign * e), (-3, -1)) for d, e in taps))
