@@ -21,10 +21,9 @@ class EncoderPrecisionProxy:
 
     For complex codes the metric is the Hermitian one, and :math:`\gamma` the total variance; for
     real codes it is the real one. The decoder is not called: the cost is :math:`O(K n)` a point.
-    On small VAEs of digits, its rank correlation with the exact :math:`\log\det` was 0.5 at codes
-    and 0.4 at samples of the prior, less than that of :math:`-|z|^2`, of 0.7 and 0.8
-    (``python -m benchmarks.decoder_volumes``, three seeds). Measure both for a decoder of your
-    own.
+    On small VAEs of digits, its rank correlation with the exact :math:`\log\det` was 0.65 at
+    codes and 0.53 at samples of the prior, less than that of :math:`-|z|^2`, of 0.73 and 0.85
+    (``python -m benchmarks.decoder_ranks``, three seeds). Measure both for a decoder of your own.
 
     Args:
         loc: Means of codes, real or complex, shape ``[K, n]``.

@@ -34,8 +34,8 @@ class LogSumExpPotential:
     derivatives by ``torch.func`` of the value cost tens of times as much.
 
     The plus kind grows away from the data, and is a poor stand-in for the metric of a decoder: on
-    small VAEs of digits its rank correlation with that was -0.1
-    (``python -m benchmarks.decoder_volumes``). See :class:`EncoderPrecisionProxy` for another.
+    small VAEs of digits the rank correlation of the two volumes was 0.0
+    (``python -m benchmarks.decoder_ranks``). See :class:`EncoderPrecisionProxy` for another.
 
     Args:
         kind: Which of the four.

@@ -46,10 +46,10 @@ def sample_by_volume(
     prior shines through.
 
     Whether such points are decoded into better data than draws of the prior is to be measured
-    against draws of the aggregate posterior, which need no metric. On small VAEs of digits, 17 %
-    of the images of the prior were outliers, 14 % with exact volumes as weights, 13 % with
-    :class:`EncoderPrecisionProxy`, of less variety both; and 0.2 %, of more variety, of the
-    aggregate posterior (``python -m benchmarks.decoder_volumes``, three seeds).
+    against draws of the aggregate posterior, which need no metric. On small VAEs of digits, 11 %
+    of the images of the prior were outliers, 9 % with exact volumes as weights, 8 % with
+    :class:`EncoderPrecisionProxy`, of less variety both; and 0.03 %, of more variety, of the
+    aggregate posterior (``python -m benchmarks.complex_vae samples``, three seeds).
 
     References:
         | A Geometric Perspective on Variational Autoencoders (Chadebec and Allassonnière, 2022)

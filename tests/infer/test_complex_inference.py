@@ -158,7 +158,7 @@ def test_moved_sites_are_guided_in_the_same_way(name):
     assert results[0] == pytest.approx(results[1], rel=1e-5)
 
 
-@pytest.mark.parametrize("name", GUIDES.keys() - {"AutoWrappedNormal"})
+@pytest.mark.parametrize("name", [name for name in GUIDES if name != "AutoWrappedNormal"])
 def test_pyro_alone_refuses(name):
     """Should this fail, Pyro takes complex sites, and the context is no longer needed."""
     with pytest.raises(RuntimeError, match="real scalar outputs"):
