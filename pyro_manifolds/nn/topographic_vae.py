@@ -59,7 +59,7 @@ class TopographicModel(nn.Module):
         likelihood: Law of an image, elementwise, from the parameters: Bernoulli with logits.
 
     Raises:
-        ValueError: If ``auxiliary`` is neither of the two.
+        ValueError: If ``auxiliary`` is neither of the two; in use, if data have another shape.
 
     Example:
         >>> from pyro_manifolds.distributions import Shifted
@@ -130,6 +130,12 @@ class TopographicModel(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        shape = self.neighborhood.event_shape[: -len(self.code_shape)] + self.frame_shape
+        if x.shape[1:] != shape:
+            raise ValueError(
+                f"TopographicModel: expected data of shape (n, {', '.join(map(str, shape))}), got "
+                f"{tuple(x.shape)}"
+            )
         z_prior, u_prior = self.priors
         with pyro.plate("data", len(x), dim=-1):
             z = pyro.sample("z", z_prior)

@@ -173,3 +173,11 @@ def test_refuses_other_auxiliary_variables():
     for build in (TopographicModel, TopographicGuide):
         with pytest.raises(ValueError, match="expected auxiliary among .* got 'chi2'"):
             build(window(), (3, 3), auxiliary="chi2")
+
+
+def test_refuses_data_of_other_shapes():
+    model, guide = pair()
+    with pytest.raises(
+        ValueError, match=r"expected data of shape \(n, 4, 3, 3\), got \(5, 3, 3, 3\)"
+    ):
+        model(images()[:, 1:])
