@@ -15,7 +15,8 @@ from torch import Size, Tensor, nn
 from pyro_manifolds.distributions import Shifted
 from pyro_manifolds.distributions.neighborhoods import Neighborhood
 from pyro_manifolds.nn import TopographicGuide, TopographicModel
-from pyro_manifolds.nn.topographic_vae import median_and_spread, perceptron
+from pyro_manifolds.nn.networks import perceptron
+from pyro_manifolds.nn.topographic_vae import median_and_spread
 
 __all__ = ["ROWS", "Row"]
 

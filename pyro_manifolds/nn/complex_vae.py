@@ -11,7 +11,7 @@ import torch
 from torch import Size, Tensor, nn
 
 from pyro_manifolds.distributions import ComplexNormal
-from pyro_manifolds.nn.topographic_vae import bernoulli, perceptron
+from pyro_manifolds.nn.networks import bernoulli, perceptron
 from pyro_manifolds.ops.complex_linalg import join_parts, split_parts
 
 __all__ = ["ComplexGuide", "ComplexModel", "GaussianNoise"]

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from pyro_manifolds.nn.networks import perceptron
+
 __all__ = ["EmbeddingDecoder", "EmbeddingEncoder"]
 
 
@@ -58,7 +60,7 @@ class EmbeddingDecoder(_InUnits):
         base: str = "uniform",
     ) -> None:
         super().__init__(embed_dim)
-        self.network = _perceptron(dim, width, depth, embed_dim, activation)
+        self.network = nn.Sequential(*perceptron((dim, *[width] * depth, embed_dim), activation))
         self.centre = 0.5 if base == "uniform" else 0.0
         self.spread = math.sqrt(12) if base == "uniform" else 1.0
         self.register_buffer("shrink", torch.ones(()))  # below one, edges of the domain are cut
@@ -101,18 +103,11 @@ class EmbeddingEncoder(_InUnits):
         base: str = "uniform",
     ) -> None:
         super().__init__(embed_dim)
-        self.network = _perceptron(embed_dim, width, depth, heads * dim, activation)
+        self.network = nn.Sequential(
+            *perceptron((embed_dim, *[width] * depth, heads * dim), activation)
+        )
         self.heads, self.bounded = heads, base == "uniform"
 
     def forward(self, y: Tensor) -> Tensor:
         codes = self.network((y - self.location) / self.scale).unflatten(-1, (self.heads, -1))
         return codes.sigmoid() if self.bounded else codes
-
-
-def _perceptron(
-    size_in: int, width: int, depth: int, size_out: int, activation: Callable[[], nn.Module]
-) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for i in range(depth):
-        layers += [nn.Linear(width if i else size_in, width), activation()]
-    return nn.Sequential(*layers, nn.Linear(width, size_out))

@@ -13,6 +13,7 @@ from torch import Size, Tensor, nn
 
 from pyro_manifolds.distributions import FoldedNormal
 from pyro_manifolds.distributions.neighborhoods import Neighborhood
+from pyro_manifolds.nn.networks import bernoulli, perceptron
 
 __all__ = ["TopographicGuide", "TopographicModel"]
 
@@ -242,16 +243,3 @@ def check_auxiliary(caller: str, auxiliary: str) -> str:
     if auxiliary not in _AUXILIARY:
         raise ValueError(f"{caller}: expected auxiliary among {_AUXILIARY}, got {auxiliary!r}")
     return auxiliary
-
-
-def perceptron(sizes: Sequence[int], activation: type[nn.Module] = nn.ReLU) -> list[nn.Module]:
-    """Return linear layers with activations between them."""
-    layers: list[nn.Module] = []
-    for size_in, size_out in zip(sizes[:-1], sizes[1:], strict=True):
-        layers += [nn.Linear(size_in, size_out), activation()]
-    return layers[:-1]
-
-
-def bernoulli(logits: Tensor) -> dist.TorchDistribution:
-    """Return a Bernoulli law, for images of zeros and ones."""
-    return dist.Bernoulli(logits=logits)
