@@ -54,8 +54,8 @@ def roll_forward(
         | https://arxiv.org/abs/2109.01394
 
     Args:
-        codes: Codes ``[..., S, C, D]``, such as those of
-            :func:`~pyro_manifolds.ops.expected_code.expected_code`.
+        codes: Codes ``[..., S, C, D]``, such as ``model.code(*guide.moments(images))`` of a
+            :class:`~pyro_manifolds.nn.TopographicModel`.
         images: Frames ``[..., S, *image]``, with as many sequences and frames as codes.
         log_likelihood: Function of codes ``[..., S', C, D]`` and images ``[..., S', *image]`` to
             log-likelihoods ``[..., S']``, one for each frame. In open sequences S' is S minus the

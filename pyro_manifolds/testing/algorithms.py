@@ -215,8 +215,9 @@ def check_point_estimate(case: Case, dtype: torch.dtype, steps: int = 80) -> Non
     assert abs(reached + Trace_ELBO().loss(model, guide)) < 1e-4 * (1 + abs(reached))
     if case.quadrature is not None:
         best = _quadrature(case)[1].item()
-        # Nodes may miss the mode, which is then higher.
-        assert -0.2 < reached - best < 0.4, f"the mode has {best:.3f}, found {reached:.3f}"
+        # Nodes may miss the mode, which is then higher; in four dimensions they are far apart.
+        above = 0.4 if case.intrinsic_dim == 4 else 0.2
+        assert -0.2 < reached - best < above, f"the mode has {best:.3f}, found {reached:.3f}"
 
 
 def check_mixed_sites(case: Case, dtype: torch.dtype) -> None:

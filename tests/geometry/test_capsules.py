@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from pyro_manifolds.distributions import Ring
 from pyro_manifolds.geometry import (
     capsule_shifts,
     equivariance_chance,
@@ -20,7 +19,6 @@ from pyro_manifolds.geometry import (
     shift_agreement,
     shift_hit_rates,
 )
-from pyro_manifolds.ops.expected_code import expected_code
 
 TRUE = torch.tensor([0, 3, 5, 8, 11, 2])
 ESTIMATED = torch.tensor([1, 3, 6, 7, 11, 0])
@@ -293,21 +291,6 @@ def test_rolling_forward_takes_colours_and_needs_no_gradient():
 
 
 # Codes from means and scales.
-
-
-def test_expected_code_of_a_known_example():
-    means = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
-    u_loc = torch.tensor([0.5, -1, 0, 2], dtype=torch.float64)
-    u_scale = torch.tensor([0.3, 0.2, 1, 0.5], dtype=torch.float64)
-    expected = [1.306494231079, 2.074251915367, 1.315796167668, 1.438046777089]
-    found = expected_code(means, u_loc, u_scale, Ring(4, 3), loc=3.0)
-    assert_close(found, torch.tensor(expected, dtype=torch.float64), atol=1e-12, rtol=0)
-    assert_close(expected_code(means, u_loc, u_scale, Ring(4, 3), 3.0, scale=2.0), 2 * found)
-
-
-def test_expected_code_is_finite_where_the_noise_is_centred_at_zero():
-    zero = torch.zeros(4)
-    assert_close(expected_code(zero, zero, zero + 0.5, Ring(4, 1), loc=3.0), zero + 6)
 
 
 # Bad arguments.
